@@ -1,0 +1,248 @@
+//! The program: what a stage consists of, top to bottom a bill of materials. It is pure: what it needs to read was
+//! read before, and what it declares goes to whichever monitor the context has.
+
+use std::collections::BTreeMap;
+
+use auth::Function;
+use auth::settings::Settings;
+use pulumi::{Archive, Context, In, Output, Resource, Value};
+
+use crate::aws::{self, Declare as _};
+use crate::policies::{Policies, Placeholders};
+use crate::site::Site;
+
+/// What the program is told about the stage.
+pub(crate) struct Stage {
+    pub(crate) name: String,
+    pub(crate) region: String,
+    /// The address that mails come from.
+    pub(crate) sender: String,
+    /// Whether `down` keeps what holds users.
+    pub(crate) protect: bool,
+    /// Where the site is reached, without a slash at the end; `None`: at the bucket's own HTTPS address.
+    pub(crate) site_url: Option<String>,
+    /// The endpoints of Lambda and Cognito Identity that the site's pages call.
+    pub(crate) endpoints: Endpoints,
+    /// 32 random bytes in base64url, made once for the stage.
+    pub(crate) challenge_key: String,
+}
+
+pub(crate) struct Endpoints {
+    pub(crate) lambda: String,
+    pub(crate) cognito_identity: String,
+}
+
+/// What was read from the project before the program runs.
+pub(crate) struct Parts {
+    pub(crate) policies: Policies,
+    pub(crate) site: Site,
+    /// The executable of each function.
+    pub(crate) packages: BTreeMap<Function, Archive>,
+}
+
+pub(crate) fn program(context: &Context, stage: &Stage, parts: &Parts) {
+    let (bucket, site_url) = site_bucket(context, stage);
+    let users = users_table(context, stage);
+    let sender = aws::EmailIdentity { email: stage.sender.as_str().into() };
+    sender.declare(context, "sender");
+    let pool = identity_pool(context, stage);
+
+    let mut known = Placeholders::new();
+    known.set("usersTableArn", users.text("arn"));
+    known.set("identityPoolId", pool.id());
+    known.set("identityPoolArn", pool.text("arn"));
+    known.set("siteBucketArn", bucket.text("arn"));
+    known.set("sender", stage.sender.as_str());
+    known.set("region", stage.region.as_str());
+    known.set("account", users.text("arn").map(|arn| arn.split(':').nth(4).unwrap_or_default().to_owned()));
+
+    let guest = role(context, stage, "guest", parts.policies.fill("trust/guest.json", &known));
+    let member = role(context, stage, "member", parts.policies.fill("trust/member.json", &known));
+    let roles = BTreeMap::from([
+        ("unauthenticated".to_owned(), guest.text("arn").into()),
+        ("authenticated".to_owned(), member.text("arn").into()),
+    ]);
+    let attachment = aws::IdentityPoolRoleAttachment { identity_pool_id: pool.id().into(), roles: roles.into() };
+    attachment.declare(context, "roles");
+
+    let settings = Settings::<Output<String>> {
+        users_table: users.text("name"),
+        identity_pool_id: pool.id(),
+        developer_provider: developer_provider(stage).into(),
+        sender: stage.sender.as_str().into(),
+        site_url: site_url.clone(),
+        challenge_key: Output::secret(stage.challenge_key.clone()),
+        limits: auth::settings::Limits::default(),
+    };
+    let mut names = BTreeMap::new();
+    for (function, package) in &parts.packages {
+        let declared = lambda(context, stage, *function, package, &settings, &parts.policies, &known);
+        known.set(&format!("{}Arn", function.name()), declared.text("arn"));
+        names.insert(function.name().to_owned(), declared.text("name"));
+    }
+    role_policy(context, "guest", &guest, parts.policies.fill("guest.json", &known));
+    role_policy(context, "member", &member, parts.policies.fill("member.json", &known));
+
+    let public = parts.policies.fill("site.json", &known);
+    let pages = site_policy(context, &bucket, public);
+    parts.site.declare(context, stage, &bucket, &pages, pool.id(), &names);
+
+    context.export("region", Output::known(stage.region.clone()));
+    context.export("siteUrl", site_url);
+    context.export("identityPoolId", pool.id());
+    context.export("developerProvider", Output::known(developer_provider(stage)));
+    context.export("usersTable", users.text("name"));
+    context.export("siteBucket", bucket.id());
+    context.export("sender", Output::known(stage.sender.clone()));
+    context.export("guestRoleArn", guest.text("arn"));
+    context.export("memberRoleArn", member.text("arn"));
+    context.export("functions", object(names));
+}
+
+/// The bucket of the site and the address of its pages.
+fn site_bucket(context: &Context, stage: &Stage) -> (Resource, Output<String>) {
+    let bucket = aws::Bucket {
+        bucket_prefix: format!("portcullis-{}-site-", stage.name).into(),
+        // The pages can be uploaded again at any time: nothing is lost with them.
+        force_destroy: true.into(),
+    };
+    let bucket = bucket.declare(context, "site");
+    let rule = aws::EncryptionRule {
+        // Anonymous reads fail with KMS, so it is S3's own key.
+        default: aws::EncryptionDefault { algorithm: "AES256".into() }.into(),
+    };
+    let encryption =
+        aws::BucketServerSideEncryptionConfiguration { bucket: bucket.id().into(), rules: vec![rule].into() };
+    encryption.declare(context, "site");
+    let own = bucket.text("bucketRegionalDomainName").map(|domain| format!("https://{domain}"));
+    let site_url = stage.site_url.as_ref().map_or(own, |url| url.as_str().into());
+    (bucket, site_url)
+}
+
+/// Lets everybody read the pages, and only read.
+fn site_policy(context: &Context, bucket: &Resource, document: Output<String>) -> Resource {
+    let access = aws::BucketPublicAccessBlock {
+        bucket: bucket.id().into(),
+        block_public_acls: true.into(),
+        ignore_public_acls: true.into(),
+        block_public_policy: false.into(),
+        restrict_public_buckets: false.into(),
+    };
+    let access = access.declare(context, "site");
+    let policy = aws::BucketPolicy { bucket: bucket.id().into(), policy: document.into() };
+    // S3 refuses a public policy until the block is lifted.
+    policy.declare_with(context, "site", vec![access.ready()], false)
+}
+
+/// The table of the users, with the two sparse indexes that find the user of a link.
+fn users_table(context: &Context, stage: &Stage) -> Resource {
+    let keys = ["email", "unverified", "resetToken"];
+    let index = |name: &str| aws::GlobalSecondaryIndex {
+        name: name.into(),
+        key_schemas: vec![aws::KeySchema { attribute_name: name.into(), key_type: "HASH".into() }].into(),
+        projection_type: "KEYS_ONLY".into(),
+    };
+    let table = aws::Table {
+        name: stage.resource_name("users").into(),
+        billing_mode: "PAY_PER_REQUEST".into(),
+        hash_key: "email".into(),
+        attributes: keys.map(|key| aws::TableAttribute { name: key.into(), r#type: "S".into() }).into_iter().collect::<Vec<_>>().into(),
+        global_secondary_indexes: vec![index("unverified"), index("resetToken")].into(),
+        ttl: aws::TimeToLive { attribute_name: "expiresAt".into(), enabled: true.into() }.into(),
+        point_in_time_recovery: aws::PointInTimeRecovery { enabled: true.into() }.into(),
+        server_side_encryption: aws::ServerSideEncryption { enabled: true.into() }.into(),
+        deletion_protection_enabled: stage.protect.into(),
+    };
+    table.declare_with(context, "users", Vec::new(), stage.protect)
+}
+
+fn identity_pool(context: &Context, stage: &Stage) -> Resource {
+    let pool = aws::IdentityPool {
+        identity_pool_name: stage.resource_name("identities").into(),
+        developer_provider_name: developer_provider(stage).into(),
+        allow_unauthenticated_identities: true.into(),
+        // The basic flow would give guests credentials without Cognito's own session policy.
+        allow_classic_flow: false.into(),
+    };
+    pool.declare_with(context, "identities", Vec::new(), stage.protect)
+}
+
+/// How Cognito names our login; it can't be changed once the pool exists.
+fn developer_provider(stage: &Stage) -> String {
+    format!("login.portcullis.{}", stage.name)
+}
+
+/// One function: its log group, its role with its policy, its code, and what becomes of asynchronous calls.
+fn lambda(
+    context: &Context,
+    stage: &Stage,
+    function: Function,
+    package: &Archive,
+    settings: &Settings<Output<String>>,
+    policies: &Policies,
+    known: &Placeholders,
+) -> Resource {
+    let name = function.name();
+    let log_group = aws::LogGroup {
+        name: format!("/aws/lambda/{}", stage.resource_name(name)).into(),
+        retention_in_days: 30.into(),
+    };
+    let log_group = log_group.declare(context, name);
+    let role = role(context, stage, name, policies.fill("trust/function.json", known));
+    let mut own = known.clone();
+    own.set("logGroupArn", log_group.text("arn"));
+    let policy = role_policy(context, name, &role, policies.fill(&format!("{name}.json"), &own));
+    let variables = settings.to_env(function).into_iter();
+    let variables: BTreeMap<String, In<String>> =
+        variables.map(|(key, value)| (key.to_owned(), value.into())).collect();
+    let declared = aws::Function {
+        name: stage.resource_name(name).into(),
+        role: role.text("arn").into(),
+        runtime: "provided.al2023".into(),
+        handler: "bootstrap".into(),
+        architectures: vec!["arm64".to_owned()].into(),
+        // A function that derives a verifier gets the memory that comes with a full vCPU, the others the least.
+        memory_size: if derives_verifiers(function) { 1769 } else { 128 }.into(),
+        timeout: 10.into(),
+        code: package.clone().into(),
+        environment: aws::FunctionEnvironment { variables: variables.into() }.into(),
+        logging_config: aws::LoggingConfig { log_format: "Text".into(), log_group: log_group.text("name").into() }
+            .into(),
+    };
+    // A function that is invoked before its policy is there would fail.
+    let declared = declared.declare_with(context, name, vec![policy.ready()], false);
+    let asynchronous = aws::FunctionEventInvokeConfig {
+        function_name: declared.text("name").into(),
+        maximum_retry_attempts: 0.into(),
+        maximum_event_age_in_seconds: 60.into(),
+    };
+    asynchronous.declare(context, name);
+    declared
+}
+
+fn derives_verifiers(function: Function) -> bool {
+    matches!(function, Function::CreateUser | Function::ChangePassword | Function::ResetPassword)
+}
+
+fn role(context: &Context, stage: &Stage, name: &str, trust: Output<String>) -> Resource {
+    aws::Role { name: stage.resource_name(name).into(), assume_role_policy: trust.into() }.declare(context, name)
+}
+
+fn role_policy(context: &Context, name: &str, role: &Resource, document: Output<String>) -> Resource {
+    aws::RolePolicy { name: name.into(), role: role.text("name").into(), policy: document.into() }
+        .declare(context, name)
+}
+
+fn object(fields: BTreeMap<String, Output<String>>) -> Output<Value> {
+    let (keys, values): (Vec<_>, Vec<_>) = fields.into_iter().unzip();
+    Output::all(values).map(move |values| {
+        Value::Object(keys.iter().cloned().zip(values.into_iter().map(Value::from)).collect())
+    })
+}
+
+impl Stage {
+    /// Names carry the stage, so that stages of one account never meet.
+    pub(crate) fn resource_name(&self, name: &str) -> String {
+        format!("portcullis-{}-{name}", self.name)
+    }
+}

@@ -1,0 +1,259 @@
+//! `up`, `preview`, `outputs` and `down`, as a developer and a script use them.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+
+use crate::world::{PASSWORD, Shell, World, text};
+
+#[test]
+fn a_second_up_has_nothing_to_do() {
+    let shell = Shell::new();
+    let first = shell.up();
+    assert!(first.contains("created") && first.contains("/index.html") && first.contains("/mailbox?token="), "{first}");
+    let second = shell.up();
+    assert!(second.contains("Nothing to do"), "{second}");
+}
+
+#[test]
+fn preview_tells_what_up_then_does() {
+    let shell = Shell::with_own_project();
+    let preview = shell.succeeds(&["preview"]);
+    assert!(!shell.folder().exists(), "a preview makes nothing");
+    let up = shell.up();
+    assert_eq!(foreseen(&preview), done(&up), "of a new stage");
+
+    let page = shell.project_file("static-site/index.html");
+    let changed = std::fs::read_to_string(&page).expect("a page").replace("</body>", "<!-- changed --></body>");
+    std::fs::write(&page, changed).expect("a page");
+    std::fs::write(shell.project_file("static-site/robots.txt"), "User-agent: *\n").expect("a new page");
+    std::fs::remove_file(shell.project_file("static-site/verify.html")).expect("a page that goes");
+    let policy = shell.project_file("policies/guest.json");
+    let renamed = std::fs::read_to_string(&policy).expect("a policy").replacen("\"Sid\": \"", "\"Sid\": \"Changed", 1);
+    std::fs::write(&policy, renamed).expect("a policy");
+    let function = shell.project_file("functions/login");
+    let mut code = std::fs::read(&function).expect("an executable");
+    code.extend(b"changed");
+    std::fs::write(&function, code).expect("an executable");
+
+    let preview = shell.succeeds(&["preview"]);
+    let expected = [
+        "change function Function login",
+        "change rolePolicy RolePolicy guest",
+        "change bucketObjectv2 BucketObjectv2 index.html",
+        "create bucketObjectv2 BucketObjectv2 robots.txt",
+        "delete bucketObjectv2 BucketObjectv2 verify.html",
+    ];
+    let mut expected: Vec<String> = expected.map(str::to_owned).to_vec();
+    expected.sort();
+    assert_eq!(foreseen(&preview), expected, "{preview}");
+    assert_eq!(foreseen(&shell.succeeds(&["preview"])), expected, "a preview changes nothing");
+    assert_eq!(done(&shell.up()), expected);
+    assert!(shell.succeeds(&["preview"]).contains("Nothing to do"));
+    assert!(shell.up().contains("Nothing to do"));
+}
+
+/// The lines of a preview that foresee a change, in short.
+fn foreseen(printed: &str) -> Vec<String> {
+    steps(printed, |word| ["create", "change", "replace", "delete"].contains(&word).then(|| word.to_owned()))
+}
+
+/// The lines of an `up` that tell of a change, in the words of a preview.
+fn done(printed: &str) -> Vec<String> {
+    steps(printed, |word| {
+        ["created", "changed", "replaced", "deleted"].contains(&word).then(|| word.trim_end_matches('d').to_owned())
+    })
+}
+
+fn steps(printed: &str, word: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let lines = printed.lines().filter(|line| line.starts_with("  ")).filter_map(|line| {
+        let parts: Vec<&str> = line.split_whitespace().collect();
+        Some(format!("{} {}", word(parts.first()?)?, parts.get(1..4)?.join(" ")))
+    });
+    let mut lines: Vec<String> = lines.collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn users_survive_a_changed_function_a_restart_and_another_up() {
+    let world = World::new().await;
+    world.verified_user("ada@example.com").await;
+    let shell = &world.shell;
+    let killed = std::process::Command::new("kill").args(["-9", &shell.pid().to_string()]).status();
+    assert!(killed.expect("kill runs").success());
+    shell.up();
+    assert_eq!(shell.outputs()["siteUrl"], world.outputs["siteUrl"], "the ports are kept");
+    assert!(world.log_in("ada@example.com", PASSWORD).await.is_some());
+}
+
+#[test]
+fn down_leaves_nothing_behind() {
+    let shell = Shell::new();
+    shell.up();
+    let pid = shell.pid();
+    let down = shell.succeeds(&["down", "--yes"]);
+    assert!(down.contains("is gone"), "{down}");
+    assert!(!shell.folder().exists());
+    let left = std::process::Command::new("kill").args(["-0", &pid.to_string()]).output().expect("kill runs");
+    assert!(!left.status.success(), "the process has ended");
+    assert!(shell.succeeds(&["down", "--yes"]).contains("nothing to delete"));
+}
+
+#[tokio::test]
+async fn a_stage_with_users_goes_only_when_its_name_is_given() {
+    let world = World::new().await;
+    assert_eq!(world.create_user("ada@example.com", PASSWORD).await, json!({"created": true}));
+    let refused = world.shell.fails(&["down", "--yes"]);
+    assert!(refused.contains("--confirm test"), "{refused}");
+    world.shell.fails(&["down", "--confirm", "other"]);
+    assert!(world.item("ada@example.com").await.is_some(), "nothing was deleted");
+    world.shell.succeeds(&["down", "--confirm", "test"]);
+    assert!(!world.shell.folder().exists());
+}
+
+#[test]
+fn an_up_that_was_killed_goes_on() {
+    let shell = Shell::new();
+    for milliseconds in [60, 120, 200, 300, 420] {
+        let mut up = shell
+            .command(&["up", "--stage", "test", "--detach"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("it starts");
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        let _ = up.kill();
+        let _ = up.wait();
+    }
+    shell.up();
+    assert!(shell.up().contains("Nothing to do"));
+}
+
+#[test]
+fn one_command_at_a_time_changes_a_stage() {
+    let shell = Shell::new();
+    shell.up();
+    let lock = std::fs::File::options().write(true).open(shell.folder().join("up.lock")).expect("the lock");
+    lock.lock().expect("locked");
+    assert!(shell.fails(&["up", "--detach"]).contains("another command"));
+    assert!(shell.fails(&["down", "--yes"]).contains("another command"));
+    drop(lock);
+    shell.up();
+}
+
+#[test]
+fn a_stage_without_settings_is_refused_with_the_way_to_make_it() {
+    let shell = Shell::new();
+    for command in ["up", "preview", "down", "outputs"] {
+        let refused = shell.run(&[command, "--stage", "nowhere"]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused).contains("stage new nowhere"), "{}", text(&refused));
+    }
+    assert_eq!(shell.run(&["up", "--no-such-flag"]).status.code(), Some(2));
+    let exists = shell.run(&["stage", "new", "test"]);
+    assert!(text(&exists).contains("exists already"), "{}", text(&exists));
+    let bad = shell.run(&["stage", "new", "../evil"]);
+    assert!(text(&bad).contains("can't be the name of a stage"), "{}", text(&bad));
+}
+
+#[test]
+fn a_foreign_or_damaged_state_folder_is_left_alone() {
+    let shell = Shell::new();
+    std::fs::create_dir(shell.folder()).expect("a folder");
+    std::fs::write(shell.folder().join("thesis.txt"), "mine").expect("a file");
+    assert!(shell.fails(&["up", "--detach"]).contains("something else"));
+    assert_eq!(std::fs::read_to_string(shell.folder().join("thesis.txt")).expect("still there"), "mine");
+    std::fs::remove_dir_all(shell.folder()).expect("away with it");
+
+    shell.up();
+    shell.succeeds(&["down", "--yes"]);
+    shell.up();
+    for file in ["stage.json", "state.json", "secrets.json"] {
+        let path = shell.folder().join(file);
+        let whole = std::fs::read(&path).expect("a file of the state");
+        std::fs::write(&path, &whole[..whole.len() / 2]).expect("damaged");
+        let refused = shell.fails(&["up", "--detach"]);
+        assert!(refused.contains("damaged"), "{file}: {refused}");
+        std::fs::write(&path, whole).expect("mended");
+    }
+    assert!(shell.up().contains("Nothing to do"));
+}
+
+#[test]
+fn a_busy_port_is_named() {
+    let shell = Shell::new();
+    shell.up();
+    let site = shell.outputs()["siteUrl"].as_str().expect("an address").to_owned();
+    let port: u16 = site.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let killed = std::process::Command::new("kill").args(["-9", &shell.pid().to_string()]).status();
+    assert!(killed.expect("kill runs").success());
+    let taken = loop {
+        // The killed process may hold it a moment longer.
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            break listener;
+        }
+    };
+    let refused = shell.fails(&["up", "--detach"]);
+    assert!(refused.contains(&format!("port {port}")) && refused.contains("ports.json"), "{refused}");
+    drop(taken);
+    assert!(shell.up().contains("Nothing to do"));
+}
+
+#[test]
+fn a_function_that_does_not_compile_changes_nothing() {
+    let shell = Shell::with_own_project();
+    shell.up();
+    let manifest = "[package]\nname = \"functions\"\nversion = \"0.1.0\"\nedition = \"2024\"\n[[bin]]\nname = \"login\"\npath = \"login.rs\"\n[workspace]\n";
+    std::fs::write(shell.project_file("Cargo.toml"), manifest).expect("a manifest");
+    std::fs::write(shell.project_file("login.rs"), "fn main() { broken }").expect("a source");
+    let refused = shell.building().args(["up", "--stage", "test", "--detach"]).output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused).contains("Nothing was changed"), "{}", text(&refused));
+    assert!(shell.up().contains("Nothing to do"));
+}
+
+#[test]
+fn a_policy_that_is_none_is_refused_by_name_before_anything_happens() {
+    let shell = Shell::with_own_project();
+    let policy = shell.project_file("policies/login.json");
+    let good = std::fs::read_to_string(&policy).expect("a policy");
+    for (bad, told) in [
+        (good.replace("{{usersTableArn}}", "{{usersTabelArn}}"), "usersTabelArn"),
+        (good.replacen('{', "", 1), "login.json"),
+        ("{\"Version\": \"2012-10-17\", \"Statement\": {}}".to_owned(), "Statement"),
+    ] {
+        std::fs::write(&policy, bad).expect("a policy");
+        let refused = shell.fails(&["up", "--detach"]);
+        assert!(refused.contains("login.json") && refused.contains(told), "{refused}");
+    }
+}
+
+#[test]
+fn only_the_owner_can_read_a_stages_folder_and_no_secret_lies_in_its_state() {
+    let shell = Shell::new();
+    let printed = shell.up();
+    let mode = |path: &str| std::fs::metadata(shell.folder().join(path)).expect("a file").permissions().mode() & 0o777;
+    assert_eq!(mode(""), 0o700);
+    for file in ["state.json", "secrets.json", "access.json", "serving.json"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    let read = |file: &str| std::fs::read_to_string(shell.folder().join(file)).expect("a file");
+    let secrets: serde_json::Value = serde_json::from_str(&read("secrets.json")).expect("JSON");
+    let key = secrets["challengeKey"].as_str().expect("a key");
+    let outputs = shell.succeeds(&["outputs", "--json", "--show-secrets"]);
+    for text in [&read("state.json"), &read("serve.log"), &read("cloud/events.jsonl"), &printed, &outputs] {
+        assert!(!text.contains(key));
+    }
+    let plain = shell.succeeds(&["outputs", "--json"]);
+    assert!(!plain.contains("secretAccessKey") && !plain.contains("mailbox"), "{plain}");
+}
+
+#[tokio::test]
+async fn stages_side_by_side_share_nothing() {
+    let (one, other) = (World::new().await, World::new().await);
+    assert_ne!(one.output("endpointUrl"), other.output("endpointUrl"));
+    assert_ne!(one.output("identityPoolId"), other.output("identityPoolId"));
+    one.verified_user("ada@example.com").await;
+    assert!(other.item("ada@example.com").await.is_none());
+    assert!(other.mails("ada@example.com").is_empty());
+}
