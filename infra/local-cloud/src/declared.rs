@@ -58,10 +58,7 @@ pub struct Asynchronous {
 
 impl Default for Asynchronous {
     fn default() -> Self {
-        Self {
-            maximum_retry_attempts: 2,
-            maximum_event_age_seconds: 21_600,
-        }
+        Self { maximum_retry_attempts: 2, maximum_event_age_seconds: 21_600 }
     }
 }
 
@@ -183,10 +180,7 @@ impl Declared {
 
     /// Writes to the store first: what readers see has been kept.
     pub(crate) fn put<T: Resource>(&self, store: &Store, resource: T) -> Result<(), CloudError> {
-        let mut shelf = T::shelf(self)
-            .0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = T::shelf(self).0.write().unwrap_or_else(PoisonError::into_inner);
         store.put(T::KIND, resource.key(), &resource)?;
         shelf.insert(resource.key().to_owned(), Arc::new(resource));
         Ok(())
@@ -194,10 +188,7 @@ impl Declared {
 
     /// A resource that is not there counts as deleted.
     pub(crate) fn delete<T: Resource>(&self, store: &Store, name: &str) -> Result<(), CloudError> {
-        let mut shelf = T::shelf(self)
-            .0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = T::shelf(self).0.write().unwrap_or_else(PoisonError::into_inner);
         store.delete(T::KIND, name)?;
         shelf.remove(name);
         Ok(())
@@ -207,11 +198,7 @@ impl Declared {
 impl<T: Resource> Shelf<T> {
     fn load(store: &Store) -> Result<Self, CloudError> {
         let entries = store.all::<T>(T::KIND)?.into_iter();
-        Ok(Self(RwLock::new(
-            entries
-                .map(|(name, entry)| (name, Arc::new(entry)))
-                .collect(),
-        )))
+        Ok(Self(RwLock::new(entries.map(|(name, entry)| (name, Arc::new(entry))).collect())))
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<T>>> {

@@ -8,10 +8,7 @@ pub enum CloudError {
     #[error("{0}")]
     Declaration(String),
     #[error("cannot use {path}: {source}")]
-    File {
-        path: std::path::PathBuf,
-        source: std::io::Error,
-    },
+    File { path: std::path::PathBuf, source: std::io::Error },
     #[error("the local cloud's database failed: {0}")]
     Database(#[from] rusqlite::Error),
     #[error("the local cloud holds a record that it cannot read: {0}")]
@@ -33,11 +30,7 @@ pub(crate) struct AwsError {
 
 impl AwsError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-        }
+        Self { status, code, message: message.into() }
     }
 
     /// 400 with the given code.

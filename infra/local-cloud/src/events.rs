@@ -41,11 +41,7 @@ pub enum Event {
         error: Option<String>,
     },
     /// A mail was accepted.
-    Mail {
-        time: String,
-        to: Vec<String>,
-        subject: String,
-    },
+    Mail { time: String, to: Vec<String>, subject: String },
 }
 
 /// The file that events go to. It is begun anew past 32 MiB, with one older file kept.
@@ -58,15 +54,9 @@ const LARGEST: u64 = 32 * 1024 * 1024;
 
 impl Events {
     pub(crate) fn open(path: &Path) -> Result<Self, CloudError> {
-        let file = open(path).map_err(|source| CloudError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        let file = open(path).map_err(|source| CloudError::File { path: path.to_owned(), source })?;
         let length = file.metadata().map_or(0, |metadata| metadata.len());
-        Ok(Self {
-            path: path.to_owned(),
-            file: Mutex::new((file, length)),
-        })
+        Ok(Self { path: path.to_owned(), file: Mutex::new((file, length)) })
     }
 
     pub(crate) fn file(&self) -> &Path {
@@ -104,10 +94,7 @@ fn open(path: &Path) -> std::io::Result<File> {
 
 /// The present time as events and mails tell it.
 pub(crate) fn now() -> String {
-    let format = time::macros::format_description!(
-        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-    );
-    time::OffsetDateTime::now_utc()
-        .format(format)
-        .unwrap_or_default()
+    let format =
+        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    time::OffsetDateTime::now_utc().format(format).unwrap_or_default()
 }

@@ -13,6 +13,7 @@ use axum::http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, HOST, ORIGIN,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::serve::ListenerExt;
@@ -81,14 +82,14 @@ async fn listen(listener: TcpListener, router: Router, mut stopped: watch::Recei
 }
 
 async fn site_port(State(cloud): State<Arc<Cloud>>, request: Request) -> Response {
-    if let Err(refusal) = check_host(request.headers()) {
+    if let Some(refusal) = refuse_host(request.headers()) {
         return refusal;
     }
     s3::site(&cloud, request.method(), request.uri(), request.headers())
 }
 
 async fn api_port(State(cloud): State<Arc<Cloud>>, request: Request) -> Response {
-    if let Err(refusal) = check_host(request.headers()) {
+    if let Some(refusal) = refuse_host(request.headers()) {
         return refusal;
     }
     // In a task of its own: a panic ends one call and not its connection, and a call goes on when its caller hangs up.
@@ -99,13 +100,13 @@ async fn api_port(State(cloud): State<Arc<Cloud>>, request: Request) -> Response
 }
 
 /// A page of another site may have its own name resolve to 127.0.0.1 (DNS rebinding): its calls carry that name.
-fn check_host(headers: &HeaderMap) -> Result<(), Response> {
+fn refuse_host(headers: &HeaderMap) -> Option<Response> {
     let mut hosts = headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().unwrap_or_default(),
         _ => {
             let text = "a request needs one Host header\n";
-            return Err((StatusCode::BAD_REQUEST, text).into_response());
+            return Some((StatusCode::BAD_REQUEST, text).into_response());
         }
     };
     let name = match host.rsplit_once(':') {
@@ -113,10 +114,10 @@ fn check_host(headers: &HeaderMap) -> Result<(), Response> {
         _ => host,
     };
     if matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
-        return Ok(());
+        return None;
     }
     let text = "this port answers only under 127.0.0.1 or localhost\n";
-    Err((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+    Some((StatusCode::MISDIRECTED_REQUEST, text).into_response())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,74 +213,84 @@ async fn answer(cloud: Arc<Cloud>, request: Request) -> Response {
     }
     let request_id = crate::credentials::uuid();
     let authorization = Authorization::of(&parts.headers);
-    let guessed = Service::guess(&parts.method, &parts.uri, &parts.headers);
-    let service = match &authorization {
-        Ok(Some(authorization)) => match Service::of_scope(&authorization.service) {
-            Some(service) => service,
-            None => {
-                let error = AwsError::bad_request(
-                    "UnknownOperationException",
-                    "the credential scope names a service that the local cloud does not have",
-                );
-                return finish(render(guessed.protocol(), &error, &request_id), &request_id, guessed, with_origin);
-            }
-        },
-        _ => guessed,
-    };
-    let outcome = async {
-        let largest = if service == Service::S3 { LARGEST_OBJECT } else { LARGEST_BODY };
-        let body = axum::body::to_bytes(body, largest).await.map_err(|_| too_large(service))?;
-        let principal = match authorization.map_err(|rejected| refusal(service, rejected))? {
-            Some(authorization) => {
-                let signed =
-                    sigv4::Request { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
-                let now = OffsetDateTime::now_utc();
-                let verified = authorization
-                    .verify(&signed, &cloud.credentials, &cloud.options.region, now)
-                    .map_err(|rejected| refusal(service, rejected))?;
-                if service == Service::S3 {
-                    return Ok(s3::serve(&cloud, Some(verified), request_id.clone(), parts, body).await);
-                }
-                verified.principal
-            }
-            None if service == Service::S3 => {
-                return Ok(s3::serve(&cloud, None, request_id.clone(), parts, body).await);
-            }
-            // Cognito has operations for everybody, and refuses unsigned calls of the others itself.
-            None if service == Service::Cognito => Principal::Anonymous,
-            None => return Err(refusal(service, Rejected::Missing)),
-        };
-        let call = Call {
-            principal,
-            request_id: request_id.clone(),
-            method: parts.method,
-            uri: parts.uri,
-            headers: parts.headers,
-            body,
-        };
-        match service {
-            Service::DynamoDb => dynamodb::handle(&cloud, call).await,
-            Service::Lambda => lambda::handle(&cloud, call).await,
-            Service::Logs => logs::handle(&cloud, call).await,
-            Service::Cognito => cognito::handle(&cloud, call).await,
-            Service::Ses => ses::handle(&cloud, call).await,
-            Service::Sts => sts::handle(&cloud, call).await,
-            Service::S3 => unreachable!("answered above"),
+    let mut service = Service::guess(&parts.method, &parts.uri, &parts.headers);
+    let mut known = true;
+    if let Ok(Some(authorization)) = &authorization {
+        match Service::of_scope(&authorization.service) {
+            Some(scoped) => service = scoped,
+            None => known = false,
         }
+    }
+    let outcome = if known {
+        serve_call(&cloud, service, authorization, parts, body, &request_id).await
+    } else {
+        Err(AwsError::bad_request(
+            "UnknownOperationException",
+            "the credential scope names a service that the local cloud does not have",
+        ))
     };
-    let response = match outcome.await {
-        Ok(response) => response,
-        Err(error) => render(service.protocol(), &error, &request_id),
+    let mut response = outcome.unwrap_or_else(|error| render(service.protocol(), &error, &request_id));
+    if service != Service::S3 {
+        complete(response.headers_mut(), &request_id, with_origin);
+    }
+    response
+}
+
+async fn serve_call(
+    cloud: &Arc<Cloud>,
+    service: Service,
+    authorization: Result<Option<Authorization>, Rejected>,
+    parts: Parts,
+    body: Body,
+    request_id: &str,
+) -> Result<Response, AwsError> {
+    let refused = |rejected| refusal(service, rejected);
+    let largest = match service {
+        Service::S3 => LARGEST_OBJECT,
+        _ => LARGEST_BODY,
     };
-    finish(response, &request_id, service, with_origin)
+    let body = axum::body::to_bytes(body, largest).await;
+    let body = body.map_err(|error| unreadable(service, &error))?;
+    let verified = match authorization.map_err(refused)? {
+        Some(authorization) => {
+            let request =
+                sigv4::Request { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
+            let (region, now) = (&cloud.options.region, OffsetDateTime::now_utc());
+            let verified = authorization.verify(&request, &cloud.credentials, region, now);
+            Some(verified.map_err(refused)?)
+        }
+        None => None,
+    };
+    if service == Service::S3 {
+        return Ok(s3::serve(cloud, verified, request_id.to_owned(), parts, body).await);
+    }
+    let principal = match verified {
+        Some(verified) => verified.principal,
+        // Cognito has operations for everybody, and refuses unsigned calls of the others itself.
+        None if service == Service::Cognito => Principal::Anonymous,
+        None => return Err(refused(Rejected::Missing)),
+    };
+    let call = Call {
+        principal,
+        request_id: request_id.to_owned(),
+        method: parts.method,
+        uri: parts.uri,
+        headers: parts.headers,
+        body,
+    };
+    match service {
+        Service::DynamoDb => dynamodb::handle(cloud, call).await,
+        Service::Lambda => lambda::handle(cloud, call).await,
+        Service::Logs => logs::handle(cloud, call).await,
+        Service::Cognito => cognito::handle(cloud, call).await,
+        Service::Ses => ses::handle(cloud, call).await,
+        Service::Sts => sts::handle(cloud, call).await,
+        Service::S3 => unreachable!("answered above"),
+    }
 }
 
 /// What every response of a service carries.
-fn finish(mut response: Response, request_id: &str, service: Service, with_origin: bool) -> Response {
-    if service == Service::S3 {
-        return response;
-    }
-    let headers = response.headers_mut();
+fn complete(headers: &mut HeaderMap, request_id: &str, with_origin: bool) {
     if !headers.contains_key(REQUEST_ID)
         && let Ok(id) = HeaderValue::from_str(request_id)
     {
@@ -289,7 +300,6 @@ fn finish(mut response: Response, request_id: &str, service: Service, with_origi
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
-    response
 }
 
 /// AWS's services let every origin call them: what counts is the signature. S3 asks its bucket, and none here has rules.
@@ -311,6 +321,19 @@ fn preflight(uri: &Uri, headers: &HeaderMap) -> Response {
     answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("172800"));
     response
+}
+
+/// The body did not come whole: too long, or broken off.
+fn unreadable(service: Service, error: &axum::Error) -> AwsError {
+    let source = std::error::Error::source(error);
+    if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
+        return too_large(service);
+    }
+    let code = match service.protocol() {
+        Protocol::S3 => "IncompleteBody",
+        _ => "SerializationException",
+    };
+    AwsError::bad_request(code, "the body did not come whole")
 }
 
 fn too_large(service: Service) -> AwsError {
@@ -459,4 +482,55 @@ pub(crate) fn xml(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(hosts: &[&str]) -> Option<StatusCode> {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(HOST, host.parse().expect("a value"));
+        }
+        refuse_host(&headers).map(|refusal| refusal.status())
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_answered() {
+        for own in ["127.0.0.1", "127.0.0.1:4566", "localhost", "localhost:80", "[::1]", "[::1]:80"] {
+            assert_eq!(hosts(&[own]), None, "{own}");
+        }
+        for foreign in
+            ["evil.example", "127.0.0.1.evil.example:80", "a.localhost", "localhost.", "", "127.0.0.1:x", "[::1"]
+        {
+            assert_eq!(hosts(&[foreign]), Some(StatusCode::MISDIRECTED_REQUEST), "{foreign}");
+        }
+        assert_eq!(hosts(&[]), Some(StatusCode::BAD_REQUEST));
+        assert_eq!(hosts(&["127.0.0.1", "127.0.0.1"]), Some(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn an_unsigned_call_is_refused_in_the_words_of_its_service() {
+        let guess = |method: Method, path: &'static str, name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            Service::guess(&method, &Uri::from_static(path), &headers)
+        };
+        let target = "x-amz-target";
+        assert_eq!(guess(Method::POST, "/", target, "AWSCognitoIdentityService.GetId"), Service::Cognito);
+        assert_eq!(guess(Method::POST, "/", target, "DynamoDB_20120810.GetItem"), Service::DynamoDb);
+        assert_eq!(guess(Method::POST, "/", target, "Logs_20140328.PutLogEvents"), Service::Logs);
+        let form = "application/x-www-form-urlencoded; charset=utf-8";
+        assert_eq!(guess(Method::POST, "/", "content-type", form), Service::Ses);
+        let invoke = "/2015-03-31/functions/login/invocations";
+        assert_eq!(guess(Method::POST, invoke, "accept", "*/*"), Service::Lambda);
+        assert_eq!(guess(Method::GET, "/bucket/key", "accept", "*/*"), Service::S3);
+        assert_eq!(guess(Method::GET, "/2015", "accept", "*/*"), Service::S3);
+    }
+
+    #[test]
+    fn text_can_not_break_out_of_xml() {
+        assert_eq!(xml("<a href=\"x\">&\u{0}</a>"), "&lt;a href=&quot;x&quot;&gt;&amp;&lt;/a&gt;");
+    }
 }

@@ -3,7 +3,7 @@
 
 mod policy;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::StatusCode;
@@ -22,7 +22,9 @@ pub(crate) const COGNITO: &str = "cognito-identity.amazonaws.com";
 
 /// A role's documents, read once for each version of the role.
 #[derive(Default)]
-pub(crate) struct Documents(RwLock<HashMap<String, (Arc<Role>, Arc<Compiled>)>>);
+pub(crate) struct Documents(RwLock<HashMap<String, Known>>);
+
+type Known = (Arc<Role>, Arc<Compiled>);
 
 pub(crate) struct Compiled {
     policies: Vec<Document>,
@@ -171,7 +173,7 @@ impl Cloud {
     }
 
     fn compiled(&self, role: &Arc<Role>) -> Result<Arc<Compiled>, CloudError> {
-        let known = |entry: &&(Arc<Role>, Arc<Compiled>)| Arc::ptr_eq(&entry.0, role) || entry.0 == *role;
+        let known = |entry: &&Known| Arc::ptr_eq(&entry.0, role) || entry.0 == *role;
         let read = self.documents.0.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, compiled)) = read.get(&role.name).filter(known) {
             return Ok(compiled.clone());
@@ -342,8 +344,155 @@ pub(crate) fn check_name(kind: &str, name: &str, longest: usize, also: &str) -> 
     Ok(())
 }
 
-/// Condition keys from pairs: `keys([("ses:FromAddress", address)])`.
-pub(crate) fn keys<const N: usize>(pairs: [(&str, &str); N]) -> ConditionKeys {
-    let pairs = pairs.into_iter();
-    pairs.map(|(key, value)| (key.to_owned(), vec![value.to_owned()])).collect::<BTreeMap<_, _>>()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use serde_json::json;
+
+    /// A cloud in a folder of its own, which goes with it.
+    struct World {
+        cloud: Arc<Cloud>,
+        folder: std::path::PathBuf,
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    impl World {
+        fn new() -> Self {
+            let name = format!("local-cloud-iam-{}", crate::credentials::uuid());
+            let folder = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&folder).expect("a folder");
+            let options = Options {
+                folder: folder.clone(),
+                region: "eu-west-1".to_owned(),
+                account: "000000000000".to_owned(),
+                api_port: 1,
+                site_port: 2,
+            };
+            let cloud = Cloud::open(options).expect("a new cloud");
+            Self { cloud, folder }
+        }
+
+        fn put_role(&self, action: &str) {
+            let trust = json!({"Version": "2012-10-17", "Statement": [{
+                "Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity",
+                "Principal": {"Federated": COGNITO},
+                "Condition": {
+                    "StringEquals": {"cognito-identity.amazonaws.com:aud": "eu-west-1:pool"},
+                    "ForAnyValue:StringLike": {"cognito-identity.amazonaws.com:amr": "authenticated"},
+                },
+            }]});
+            let role = Role {
+                name: "r".to_owned(),
+                trust,
+                policies: std::collections::BTreeMap::new(),
+                max_session_seconds: 3600,
+            };
+            self.cloud.put_role(role).expect("a role");
+            let policy = json!({"Version": "2012-10-17", "Statement": [
+                {"Sid": "All", "Effect": "Allow", "Action": action, "Resource": "*"}]});
+            let put = self.cloud.put_role_policy("r", "all", policy);
+            put.expect("a policy");
+        }
+
+        fn allows(&self, action: &str, cognito: Option<bool>) -> bool {
+            let session = RoleSession {
+                role_arn: "arn:aws:iam::000000000000:role/r".to_owned(),
+                session_name: "s".to_owned(),
+                cognito: cognito.map(|guest| CognitoIdentity {
+                    identity_id: "eu-west-1:me".to_owned(),
+                    pool_id: "eu-west-1:pool".to_owned(),
+                    guest,
+                }),
+            };
+            let call = Call {
+                principal: Caller::Role(session),
+                request_id: "id".to_owned(),
+                method: axum::http::Method::POST,
+                uri: axum::http::Uri::from_static("/"),
+                headers: axum::http::HeaderMap::new(),
+                body: bytes::Bytes::new(),
+            };
+            let resource = "arn:aws:s3:::b";
+            let decided = self.cloud.authorize(&call, action, resource, ConditionKeys::new());
+            decided.is_ok()
+        }
+
+        fn last_event(&self) -> Value {
+            let text = std::fs::read_to_string(self.cloud.events_file()).expect("events");
+            serde_json::from_str(text.lines().last().expect("an event")).expect("JSON")
+        }
+    }
+
+    #[test]
+    fn a_guest_may_do_what_role_and_session_policy_both_allow() {
+        let world = World::new();
+        world.put_role("*");
+        for (action, guest, allowed) in [
+            ("s3:ListBucket", Some(true), true),
+            ("kms:CreateKey", Some(true), false),
+            ("kms:CreateKey", Some(false), true),
+            ("kms:CreateKey", None, true),
+        ] {
+            assert_eq!(world.allows(action, guest), allowed, "{action} {guest:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_a_role_counts_at_once_and_each_decision_is_written_down() {
+        let world = World::new();
+        assert!(!world.allows("s3:ListBucket", None));
+        world.put_role("s3:*");
+        assert!(world.allows("s3:ListBucket", None));
+        let event = world.last_event();
+        assert_eq!(event["event"], "decision");
+        assert_eq!(event["allowed"], true);
+        assert_eq!(event["action"], "s3:ListBucket");
+        assert_eq!(event["why"], "allowed by statement All of all");
+        let principal = "arn:aws:sts::000000000000:assumed-role/r/s";
+        assert_eq!(event["principal"], principal);
+        world.put_role("dynamodb:*");
+        assert!(!world.allows("s3:ListBucket", None));
+        assert_eq!(world.last_event()["why"], "no statement of the role r allows it");
+        world.cloud.delete_role_policy("r", "all").expect("deleted");
+        assert!(!world.allows("dynamodb:Scan", None));
+        world.cloud.delete_role("r").expect("deleted");
+        assert!(!world.allows("dynamodb:Scan", None));
+    }
+
+    #[test]
+    fn trust_is_evaluated_with_pool_and_proof() {
+        let world = World::new();
+        world.put_role("*");
+        let role = world.cloud.get_role("r").expect("declared");
+        let trusts = |pool: &str, proof: &str| {
+            let amr = vec![proof.to_owned(), "login.app".to_owned()];
+            world.cloud.trusts_web_identity(&role, pool, "eu-west-1:me", amr)
+        };
+        assert!(trusts("eu-west-1:pool", "authenticated"));
+        assert!(!trusts("eu-west-1:pool", "unauthenticated"));
+        assert!(!trusts("eu-west-1:other", "authenticated"));
+        assert!(!world.cloud.trusts_service(&role, "lambda.amazonaws.com"));
+    }
+
+    #[test]
+    fn put_role_keeps_its_policies_and_nonsense_is_refused() {
+        let world = World::new();
+        world.put_role("s3:*");
+        let mut role = (*world.cloud.get_role("r").expect("declared")).clone();
+        role.policies.clear();
+        world.cloud.put_role(role.clone()).expect("updated");
+        assert!(world.allows("s3:ListBucket", None));
+        role.trust = json!({"Version": "2012-10-17", "Statement": []});
+        assert!(world.cloud.put_role(role).is_err());
+        let document = json!({"Version": "2012-10-17"});
+        assert!(world.cloud.put_role_policy("r", "bad", document.clone()).is_err());
+        assert!(world.cloud.put_role_policy("nobody", "p", document).is_err());
+        assert!(world.allows("s3:ListBucket", None));
+    }
 }

@@ -47,8 +47,10 @@ pub struct NewObject {
 
 /// The objects' table in the store, and the buckets' policies, each read once.
 pub(crate) struct Objects {
-    policies: RwLock<HashMap<String, (Arc<Bucket>, Option<Arc<Document>>)>>,
+    policies: RwLock<HashMap<String, Known>>,
 }
+
+type Known = (Arc<Bucket>, Option<Arc<Document>>);
 
 impl Objects {
     pub(crate) fn load(store: &Store) -> Result<Self, CloudError> {
@@ -473,11 +475,7 @@ fn denied() -> AwsError {
 }
 
 fn no_such_bucket() -> AwsError {
-    AwsError::new(
-        StatusCode::NOT_FOUND,
-        "NoSuchBucket",
-        "The specified bucket does not exist",
-    )
+    AwsError::new(StatusCode::NOT_FOUND, "NoSuchBucket", "The specified bucket does not exist")
 }
 
 fn anonymous(method: &Method, uri: &Uri) -> Call {
@@ -883,4 +881,57 @@ fn conditional(object: &Object, body: Vec<u8>, method: &Method, headers: &Header
 
 fn timestamp(object: &Object) -> Option<dto::Timestamp> {
     parse_http_date(&object.last_modified).map(dto::Timestamp::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_decoded_once_and_garbage_is_refused() {
+        assert_eq!(percent_decode("a%20b+c%2541").as_deref(), Some("a b+c%41"));
+        assert_eq!(percent_decode("%C3%BC").as_deref(), Some("ü"));
+        for garbage in ["%", "%4", "%zz", "%+1", "%ff"] {
+            assert_eq!(percent_decode(garbage), None, "{garbage}");
+        }
+    }
+
+    fn answer(asked: &[(HeaderName, &'static str)]) -> StatusCode {
+        let object = Object {
+            bucket: "b".into(),
+            key: "k".into(),
+            content_type: "text/plain".into(),
+            content_encoding: None,
+            cache_control: None,
+            etag: "1".into(),
+            last_modified: "Sun, 22 Nov 2026 10:00:00 GMT".into(),
+            size: 4,
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in asked {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        match object_response(&object, b"body".to_vec(), &Method::GET, &headers, "id") {
+            Ok(response) => response.status(),
+            Err(error) => error.status,
+        }
+    }
+
+    #[test]
+    fn conditions_and_ranges_are_honoured() {
+        let (earlier, later) = ("Sun, 22 Nov 2026 09:00:00 GMT", "Sun, 22 Nov 2026 11:00:00 GMT");
+        assert_eq!(answer(&[]), StatusCode::OK);
+        assert_eq!(answer(&[(IF_NONE_MATCH, "\"1\"")]), StatusCode::NOT_MODIFIED);
+        assert_eq!(answer(&[(IF_NONE_MATCH, "\"0\", W/\"1\"")]), StatusCode::NOT_MODIFIED);
+        assert_eq!(answer(&[(IF_NONE_MATCH, "\"0\""), (IF_MODIFIED_SINCE, later)]), StatusCode::OK);
+        assert_eq!(answer(&[(IF_MODIFIED_SINCE, later)]), StatusCode::NOT_MODIFIED);
+        assert_eq!(answer(&[(IF_MODIFIED_SINCE, earlier)]), StatusCode::OK);
+        assert_eq!(answer(&[(IF_MODIFIED_SINCE, "nonsense")]), StatusCode::OK);
+        assert_eq!(answer(&[(IF_MATCH, "\"0\"")]), StatusCode::PRECONDITION_FAILED);
+        assert_eq!(answer(&[(IF_UNMODIFIED_SINCE, earlier)]), StatusCode::PRECONDITION_FAILED);
+        assert_eq!(answer(&[(RANGE, "bytes=1-2")]), StatusCode::PARTIAL_CONTENT);
+        assert_eq!(answer(&[(RANGE, "bytes=-2")]), StatusCode::PARTIAL_CONTENT);
+        assert_eq!(answer(&[(RANGE, "bytes=9-")]), StatusCode::RANGE_NOT_SATISFIABLE);
+        assert_eq!(answer(&[(RANGE, "nonsense")]), StatusCode::OK);
+    }
 }

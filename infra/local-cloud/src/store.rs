@@ -27,30 +27,17 @@ impl Store {
                  kind TEXT NOT NULL, name TEXT NOT NULL, json TEXT NOT NULL, PRIMARY KEY (kind, name)
              ) WITHOUT ROWID",
         )?;
-        Ok(Self {
-            connection: Mutex::new(connection),
-        })
+        Ok(Self { connection: Mutex::new(connection) })
     }
 
     /// Runs `work` on the connection. Keep it short: calls wait for each other.
-    pub(crate) fn with<T>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, CloudError> {
-        let mut connection = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, CloudError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(work(&mut connection)?)
     }
 
     /// Writes a document, replacing one of the same kind and name.
-    pub(crate) fn put<T: Serialize>(
-        &self,
-        kind: &str,
-        name: &str,
-        document: &T,
-    ) -> Result<(), CloudError> {
+    pub(crate) fn put<T: Serialize>(&self, kind: &str, name: &str, document: &T) -> Result<(), CloudError> {
         let json = serde_json::to_string(document)?;
         self.with(|connection| {
             connection
@@ -60,11 +47,7 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn get<T: DeserializeOwned>(
-        &self,
-        kind: &str,
-        name: &str,
-    ) -> Result<Option<T>, CloudError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, kind: &str, name: &str) -> Result<Option<T>, CloudError> {
         use rusqlite::OptionalExtension;
         let json: Option<String> = self.with(|connection| {
             connection
@@ -76,27 +59,20 @@ impl Store {
     }
 
     /// All documents of a kind, by name.
-    pub(crate) fn all<T: DeserializeOwned>(
-        &self,
-        kind: &str,
-    ) -> Result<Vec<(String, T)>, CloudError> {
+    pub(crate) fn all<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<(String, T)>, CloudError> {
         let rows: Vec<(String, String)> = self.with(|connection| {
             connection
                 .prepare_cached("SELECT name, json FROM documents WHERE kind = ?1 ORDER BY name")?
                 .query_map((kind,), |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         })?;
-        rows.into_iter()
-            .map(|(name, json)| Ok((name, serde_json::from_str(&json)?)))
-            .collect()
+        rows.into_iter().map(|(name, json)| Ok((name, serde_json::from_str(&json)?))).collect()
     }
 
     /// Deletes a document; one that is not there counts as deleted.
     pub(crate) fn delete(&self, kind: &str, name: &str) -> Result<(), CloudError> {
         self.with(|connection| {
-            connection
-                .prepare_cached("DELETE FROM documents WHERE kind = ?1 AND name = ?2")?
-                .execute((kind, name))
+            connection.prepare_cached("DELETE FROM documents WHERE kind = ?1 AND name = ?2")?.execute((kind, name))
         })?;
         Ok(())
     }

@@ -19,7 +19,7 @@ pub struct Error(pub String);
 pub struct Registration {
     /// Where the program declared it: 0, 1, 2, …
     pub order: usize,
-    /// e.g. `aws:dynamodb/table:Table`
+    /// `PACKAGE:MODULE:TYPE`
     pub type_token: String,
     /// Unique among its type in the program.
     pub name: String,

@@ -181,6 +181,12 @@ async fn a_process_that_dies_while_idle_or_at_its_start_is_replaced() {
     let world = World::new();
     let pid = world.pid().await;
     std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
+    // A signal takes its time; an event given to a process that dies with it is not given to another one.
+    let state = || {
+        let ps = std::process::Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output();
+        String::from_utf8(ps.expect("ps").stdout).expect("ASCII")
+    };
+    while !matches!(state().trim_start().bytes().next(), None | Some(b'Z')) {}
     assert_ne!(world.pid().await, pid);
 
     world.put(|function| _ = function.environment.insert("PROBE_INIT".to_owned(), "exit".to_owned()));
