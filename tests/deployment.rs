@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 
-use crate::world::{PASSWORD, Shell, World, text};
+use crate::world::{PASSWORD, Shell, World, kill, text};
 
 #[test]
 fn a_second_up_has_nothing_to_do() {
@@ -80,8 +80,7 @@ async fn users_survive_a_changed_function_a_restart_and_another_up() {
     let world = World::new().await;
     world.verified_user("ada@example.com").await;
     let shell = &world.shell;
-    let killed = std::process::Command::new("kill").args(["-9", &shell.pid().to_string()]).status();
-    assert!(killed.expect("kill runs").success());
+    kill(shell.pid());
     shell.up();
     assert_eq!(shell.outputs()["siteUrl"], world.outputs["siteUrl"], "the ports are kept");
     assert!(world.log_in("ada@example.com", PASSWORD).await.is_some());
@@ -185,8 +184,7 @@ fn a_busy_port_is_named() {
     shell.up();
     let site = shell.outputs()["siteUrl"].as_str().expect("an address").to_owned();
     let port: u16 = site.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-    let killed = std::process::Command::new("kill").args(["-9", &shell.pid().to_string()]).status();
-    assert!(killed.expect("kill runs").success());
+    kill(shell.pid());
     let taken = loop {
         // The killed process may hold it a moment longer.
         if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {

@@ -1,5 +1,6 @@
 //! Behaviour, seen from outside: every test has a stage of its own, put up by the real command.
 
+mod crash;
 mod deployment;
 mod flows;
 mod hostile;

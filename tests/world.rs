@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_cognitoidentity as cognito;
 use aws_sdk_dynamodb as dynamodb;
 use aws_sdk_lambda as lambda;
+use aws_sdk_ses as ses;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -156,9 +157,16 @@ impl Drop for Shell {
         if let Ok(serving) = std::fs::read(self.folder().join("serving.json"))
             && let Ok(serving) = serde_json::from_slice::<Json>(&serving)
         {
-            let _ = Command::new("kill").args(["-9", &serving["pid"].to_string()]).output();
+            let pid = serving["pid"].to_string();
+            let _ = Command::new("kill").args(["-9", &pid]).output();
         }
     }
+}
+
+/// Ends a process at once.
+pub(crate) fn kill(pid: u32) {
+    let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+    assert!(killed.success());
 }
 
 /// Both streams of a finished command.
@@ -291,6 +299,17 @@ impl World {
         dynamodb::Client::from_conf(config.build())
     }
 
+    pub(crate) fn ses(&self, credentials: &Credentials) -> ses::Client {
+        let config = ses::Config::builder()
+            .behavior_version(ses::config::BehaviorVersion::latest())
+            .region(ses::config::Region::new(self.output("region").to_owned()))
+            .endpoint_url(self.output("endpointUrl"))
+            .retry_config(ses::config::retry::RetryConfig::disabled())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .credentials_provider(credentials.clone());
+        ses::Client::from_conf(config.build())
+    }
+
     pub(crate) fn cognito(&self) -> cognito::Client {
         let config = cognito::Config::builder()
             .behavior_version(cognito::config::BehaviorVersion::latest())
@@ -410,6 +429,10 @@ impl World {
 
     /// All mails to an address, newest first.
     pub(crate) fn mails(&self, to: &str) -> Vec<Mail> {
+        self.all_mails().into_iter().filter(|mail| mail.to == to).collect()
+    }
+
+    pub(crate) fn all_mails(&self) -> Vec<Mail> {
         let request = ureq::get(self.output("mailboxUrl")).header("Accept", "application/json");
         let list = request.call().expect("the mailbox answers").into_body().read_to_string().expect("a list");
         let list: Vec<Json> = serde_json::from_str(&list).expect("the mailbox answers JSON");
@@ -424,7 +447,7 @@ impl World {
                 html: text("html"),
             }
         });
-        mails.filter(|mail| mail.to == to).collect()
+        mails.collect()
     }
 
     pub(crate) fn newest_mail(&self, to: &str) -> Mail {

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use pulumi::{Context, Monitor};
 use serde_json::{Value as Json, json};
 
+use crate::aws::{self, Declare as _};
 use crate::control::{Client, Reply, Request};
 use crate::embedded::{Embedded, Kind, Listener, State, Step};
 use crate::policies::Policies;
@@ -20,7 +21,6 @@ use crate::serve::{self, Access};
 use crate::site::Site;
 use crate::stage::{Folder, Ports, Project, Settings, Target};
 use crate::terminal::{LiveLog, Style, say, show_step, styled};
-use crate::aws::{self, Declare as _};
 use crate::{packaging, program};
 
 /// An authentication service that you own: sign-up, login and recovery as six Lambda functions.
@@ -162,7 +162,8 @@ fn up(project: &Project, name: &str, detach: bool, prebuilt: Option<&Path>) -> R
         if let Some(Started { .. }) = &started {
             stop(&folder)?;
         }
-        return Err(error.context("the stage is not complete; mend the cause and run `cargo up` again, which goes on from here"));
+        return Err(error
+            .context("the stage is not complete; mend the cause and run `cargo up` again, which goes on from here"));
     }
     say(format!("{} in {:.1} s", counts.summary(true), begun.elapsed().as_secs_f64()));
     drop(lock);

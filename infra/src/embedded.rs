@@ -54,8 +54,9 @@ impl State {
         Ok(folder.read_json(FILE)?.unwrap_or_default())
     }
 
+    /// After each step; the last word, on the disk, comes with the outputs.
     fn save(&self, folder: &Folder) -> Result<()> {
-        folder.write_json(FILE, self)
+        folder.write_json_soon(FILE, self)
     }
 
     /// The resources in the order in which they must be deleted: dependents first.
@@ -115,17 +116,13 @@ struct Work {
     client: Option<Client>,
     state: State,
     seen: BTreeSet<Urn>,
+    /// Whether anything was done.
+    changed: bool,
 }
 
 impl Embedded {
-    pub(crate) fn new(
-        stage: &str,
-        folder: &Folder,
-        client: Option<Client>,
-        state: State,
-        listener: Listener,
-    ) -> Self {
-        let work = Mutex::new(Work { client, state, seen: BTreeSet::new() });
+    pub(crate) fn new(stage: &str, folder: &Folder, client: Option<Client>, state: State, listener: Listener) -> Self {
+        let work = Mutex::new(Work { client, state, seen: BTreeSet::new(), changed: false });
         Self { stage: stage.to_owned(), folder: folder.clone(), listener, work }
     }
 
@@ -137,7 +134,11 @@ impl Embedded {
             let begun = Instant::now();
             let deployed = work.state.resources[&urn].clone();
             if deployed.protect {
-                bail!("{} {} is protected: it stays, although the program no longer has it", deployed.type_token, deployed.name);
+                bail!(
+                    "{} {} is protected: it stays, although the program no longer has it",
+                    deployed.type_token,
+                    deployed.name
+                );
             }
             if let Some(client) = &mut work.client {
                 delete(client, &deployed)?;
@@ -221,6 +222,7 @@ impl Embedded {
                 if registration.inputs.values().any(Value::has_unknown) {
                     bail!("the program gives {} \"{}\" a value that nothing will tell", step.type_token, step.name);
                 }
+                work.changed = true;
                 // Written before and after: a deployment that is killed in between finds its way on.
                 work.state.resources.insert(urn.clone(), deployed.clone());
                 work.state.save(&self.folder)?;
@@ -250,9 +252,9 @@ impl Embedded {
         let work = &mut *self.work();
         let outputs: BTreeMap<String, Json> =
             outputs.iter().map(|(name, value)| (name.clone(), stored(value))).collect();
-        if work.client.is_some() && work.state.outputs != outputs {
+        if work.client.is_some() && (work.changed || work.state.outputs != outputs) {
             work.state.outputs = outputs;
-            work.state.save(&self.folder)?;
+            self.folder.write_json(FILE, &work.state)?;
         }
         Ok(())
     }

@@ -42,7 +42,8 @@ pub(crate) fn functions(
 
 fn executables_in(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let folder = std::path::absolute(folder)?;
-    let executables = Function::ALL.iter().map(|function| (function.binary().to_owned(), folder.join(function.binary())));
+    let executables =
+        Function::ALL.iter().map(|function| (function.binary().to_owned(), folder.join(function.binary())));
     Ok(executables.filter(|(_, path)| path.is_file()).collect())
 }
 

@@ -68,8 +68,8 @@ impl Policies {
         let mut documents = BTreeMap::new();
         for name in DOCUMENTS {
             let path = folder.join(name);
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read the policy {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read the policy {}", path.display()))?;
             check(&text).with_context(|| format!("{} is not a policy", path.display()))?;
             documents.insert(name, text);
         }

@@ -8,7 +8,7 @@ use auth::settings::Settings;
 use pulumi::{Archive, Context, In, Output, Resource, Value};
 
 use crate::aws::{self, Declare as _};
-use crate::policies::{Policies, Placeholders};
+use crate::policies::{Placeholders, Policies};
 use crate::site::Site;
 
 /// What the program is told about the stage.
@@ -146,7 +146,11 @@ fn users_table(context: &Context, stage: &Stage) -> Resource {
         name: stage.resource_name("users").into(),
         billing_mode: "PAY_PER_REQUEST".into(),
         hash_key: "email".into(),
-        attributes: keys.map(|key| aws::TableAttribute { name: key.into(), r#type: "S".into() }).into_iter().collect::<Vec<_>>().into(),
+        attributes: keys
+            .map(|key| aws::TableAttribute { name: key.into(), r#type: "S".into() })
+            .into_iter()
+            .collect::<Vec<_>>()
+            .into(),
         global_secondary_indexes: vec![index("unverified"), index("resetToken")].into(),
         ttl: aws::TimeToLive { attribute_name: "expiresAt".into(), enabled: true.into() }.into(),
         point_in_time_recovery: aws::PointInTimeRecovery { enabled: true.into() }.into(),
@@ -235,9 +239,8 @@ fn role_policy(context: &Context, name: &str, role: &Resource, document: Output<
 
 fn object(fields: BTreeMap<String, Output<String>>) -> Output<Value> {
     let (keys, values): (Vec<_>, Vec<_>) = fields.into_iter().unzip();
-    Output::all(values).map(move |values| {
-        Value::Object(keys.iter().cloned().zip(values.into_iter().map(Value::from)).collect())
-    })
+    Output::all(values)
+        .map(move |values| Value::Object(keys.iter().cloned().zip(values.into_iter().map(Value::from)).collect()))
 }
 
 impl Stage {

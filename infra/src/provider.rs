@@ -40,9 +40,8 @@ pub(crate) fn holds_users(type_token: &str) -> bool {
 /// # Errors
 /// When the inputs make no sense to the local cloud, or it can't do its work.
 pub(crate) fn apply(cloud: &Cloud, type_token: &str, inputs: &Json) -> Result<(String, Json)> {
-    let arn = |service: &str, resource: &str| {
-        format!("arn:aws:{service}:{}:{}:{resource}", cloud.region(), cloud.account())
-    };
+    let arn =
+        |service: &str, resource: &str| format!("arn:aws:{service}:{}:{}:{resource}", cloud.region(), cloud.account());
     Ok(match type_token {
         aws::Bucket::TOKEN => {
             // Stands for what the provider draws: the same for every try of this stage, another one for each stage.
@@ -224,9 +223,7 @@ fn function<'a>(cloud: &Cloud, name: &str, inputs: &'a Json) -> Result<(declared
         role_arn: text(inputs, "role")?.to_owned(),
         memory_mb: number(inputs, "memorySize")?,
         timeout_seconds: number(inputs, "timeout")?,
-        environment: variables
-            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-            .collect(),
+        environment: variables.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
         log_group: text(&inputs["loggingConfig"], "logGroup")?.to_owned(),
         reserved_concurrency: None,
         code_sha256: text(&inputs["code"], "hash")?.to_owned(),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
@@ -38,11 +39,10 @@ pub(crate) fn run(folder: &Folder, stage: &str, region: &str, attached: bool) ->
     if !folder.check(stage)? {
         bail!("stage {stage} was never put up: run `cargo up --stage {stage}`");
     }
-    // Held for as long as this process lives, however it ends.
+    // To the process's log. Only what goes wrong: debug lines of the libraries would hold what no log may.
+    tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::WARN).with_ansi(false).init();
     let lock = std::fs::File::create(folder.file("serve.lock")).context("cannot write into the stage's folder")?;
-    if lock.try_lock().is_err() {
-        bail!("stage {stage} is served already by another process");
-    }
+    hold(&lock).with_context(|| format!("stage {stage} is served already by another process"))?;
     let (api, site) = folder.bind_ports()?;
     let ports = Ports { api: api.local_addr()?.port(), site: site.local_addr()?.port() };
     let options = Options {
@@ -70,6 +70,19 @@ pub(crate) fn run(folder: &Folder, stage: &str, region: &str, attached: bool) ->
     // A process that was started later must not lose its own file.
     let _ = std::fs::remove_file(folder.file(control::FILE));
     drop(lock);
+    Ok(())
+}
+
+/// Takes the lock that is held for as long as this process lives, however it ends.
+fn hold(lock: &std::fs::File) -> Result<()> {
+    let begun = Instant::now();
+    while let Err(error) = lock.try_lock() {
+        // A command that only looks whether the stage is served holds it for a moment.
+        if begun.elapsed() > Duration::from_secs(1) {
+            return Err(error.into());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
     Ok(())
 }
 

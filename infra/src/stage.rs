@@ -296,8 +296,17 @@ impl Folder {
         Ok(Some(value.with_context(|| format!("{} is damaged", path.display()))?))
     }
 
-    /// Writes a file whole or not at all, readable by its owner only.
+    /// Writes a file whole or not at all, readable by its owner only, and waits until it is on the disk.
     pub(crate) fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        self.replace_json(name, value, true)
+    }
+
+    /// The same without waiting for the disk: safe against a killed process, and enough where the next step writes again.
+    pub(crate) fn write_json_soon(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        self.replace_json(name, value, false)
+    }
+
+    fn replace_json(&self, name: &str, value: &impl Serialize, wait: bool) -> Result<()> {
         let path = self.file(name);
         let new = self.file(&format!("{name}.new"));
         let write = || -> std::io::Result<()> {
@@ -307,7 +316,9 @@ impl Folder {
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
             let mut file = options.open(&new)?;
             file.write_all(&serde_json::to_vec_pretty(value)?)?;
-            file.sync_all()?;
+            if wait {
+                file.sync_all()?;
+            }
             std::fs::rename(&new, &path)
         };
         write().with_context(|| format!("cannot write {}", path.display()))

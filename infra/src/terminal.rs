@@ -103,7 +103,9 @@ impl LiveLog {
 fn show_event(event: &Event) {
     let clock = |time: &str| styled(Style::Dim, time.get(11..19).unwrap_or(time));
     match event {
-        Event::Invocation { time, function, duration_ms, init_ms, memory_size_mb, max_memory_used_mb, error, .. } => {
+        Event::Invocation {
+            time, function, duration_ms, init_ms, memory_size_mb, max_memory_used_mb, error, ..
+        } => {
             let mut line = format!(
                 "{}  {:<7} {function:<40} {duration_ms:>8.1} ms  {max_memory_used_mb:>4} of {memory_size_mb} MB",
                 clock(time),

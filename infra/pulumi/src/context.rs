@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinSet;
 
 use crate::output::Resolved;
-use crate::{
-    Error, Failed, Input, Monitor, Output, Registered, Registration, ResourceOptions, Urn, Value,
-};
+use crate::{Error, Failed, Input, Monitor, Output, Registered, Registration, ResourceOptions, Urn, Value};
 
 /// Collects what a program declares. Resources are registered in parallel as far as their inputs allow, and
 /// [`Context::finish`] waits for all of them, so that none can be forgotten.
@@ -35,8 +33,7 @@ pub struct Resource {
 impl Resource {
     /// The provider's identifier, e.g. a bucket's name.
     pub fn id(&self) -> Output<String> {
-        self.registered
-            .filter_map(|registered| registered.id.clone())
+        self.registered.filter_map(|registered| registered.id.clone())
     }
 
     /// A property of the resource that holds a text.
@@ -56,10 +53,7 @@ impl Resource {
 impl Context {
     /// Must be used inside a tokio runtime.
     pub fn new(monitor: Arc<dyn Monitor>) -> Self {
-        Self {
-            monitor,
-            declared: Mutex::default(),
-        }
+        Self { monitor, declared: Mutex::default() }
     }
 
     /// Declares a resource; `after` names those that must come first although no input says so.
@@ -97,21 +91,13 @@ impl Context {
             registered: Output::future(async move {
                 let registered = receiver.await.map_err(|_| Failed)?;
                 let dependencies = BTreeSet::from([registered.urn.clone()]);
-                Ok(Resolved {
-                    value: Some(registered),
-                    secret: false,
-                    dependencies,
-                })
+                Ok(Resolved { value: Some(registered), secret: false, dependencies })
             }),
         }
     }
 
     /// Declares an output of the whole stack.
-    pub fn export(
-        &self,
-        name: &str,
-        value: Output<impl Into<Value> + Clone + Send + Sync + 'static>,
-    ) {
+    pub fn export(&self, name: &str, value: Output<impl Into<Value> + Clone + Send + Sync + 'static>) {
         let value = value.map(Into::into);
         self.declared().outputs.insert(name.to_owned(), value);
     }
@@ -122,10 +108,7 @@ impl Context {
     /// Every failure: of a registration, of the program (a panic, a name declared twice), of the engine. A program of
     /// which one future failed or was lost has not succeeded.
     pub async fn finish(self) -> Result<BTreeMap<String, Value>, Vec<Error>> {
-        let declared = self
-            .declared
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let declared = self.declared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut errors = declared.mistakes;
         let mut registrations = declared.registrations;
         while let Some(ended) = registrations.join_next().await {
@@ -162,10 +145,7 @@ async fn resolve(
     after: Vec<Output<Urn>>,
     protect: bool,
 ) -> Result<Registration, Failed> {
-    let mut options = ResourceOptions {
-        protect,
-        ..ResourceOptions::default()
-    };
+    let mut options = ResourceOptions { protect, ..ResourceOptions::default() };
     for output in after {
         options.depends_on.extend(output.resolve().await?.value);
     }
@@ -178,12 +158,5 @@ async fn resolve(
             property_dependencies.insert(key, dependencies);
         }
     }
-    Ok(Registration {
-        order,
-        type_token: type_token.to_owned(),
-        name,
-        inputs,
-        property_dependencies,
-        options,
-    })
+    Ok(Registration { order, type_token: type_token.to_owned(), name, inputs, property_dependencies, options })
 }

@@ -48,9 +48,7 @@ impl<T: Clone + Send + Sync + 'static> Output<T> {
     }
 
     /// What `future` will be.
-    pub(crate) fn future(
-        future: impl Future<Output = Result<Resolved<T>, Failed>> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn future(future: impl Future<Output = Result<Resolved<T>, Failed>> + Send + 'static) -> Self {
         Self(model::Output::from_resolved_future(async move {
             match future.await {
                 Ok(resolved) => model::ResolvedOutput {
@@ -58,20 +56,15 @@ impl<T: Clone + Send + Sync + 'static> Output<T> {
                     secret: resolved.secret,
                     dependencies: resolved.dependencies.into_iter().collect(),
                 },
-                Err(Failed) => model::ResolvedOutput {
-                    value: Some(Err(Failed)),
-                    secret: false,
-                    dependencies: Default::default(),
-                },
+                Err(Failed) => {
+                    model::ResolvedOutput { value: Some(Err(Failed)), secret: false, dependencies: Default::default() }
+                }
             }
         }))
     }
 
     /// The value changed by `change`; unknown stays unknown, secret stays secret.
-    pub fn map<U: Clone + Send + Sync + 'static>(
-        &self,
-        change: impl Fn(T) -> U + Send + Sync + 'static,
-    ) -> Output<U> {
+    pub fn map<U: Clone + Send + Sync + 'static>(&self, change: impl Fn(T) -> U + Send + Sync + 'static) -> Output<U> {
         Output(self.0.map(move |value| value.map(&change)))
     }
 
@@ -90,11 +83,7 @@ impl<T: Clone + Send + Sync + 'static> Output<T> {
     /// All the values together: unknown when one is, secret when one is.
     pub fn all(outputs: Vec<Output<T>>) -> Output<Vec<T>> {
         Output::future(async move {
-            let mut all = Resolved {
-                value: Some(Vec::new()),
-                secret: false,
-                dependencies: BTreeSet::new(),
-            };
+            let mut all = Resolved { value: Some(Vec::new()), secret: false, dependencies: BTreeSet::new() };
             for output in outputs {
                 let one = output.resolve().await?;
                 all.value = all.value.zip(one.value).map(|(mut values, value)| {

@@ -17,20 +17,12 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn new(stack: &str, computed: fn(&Registration) -> BTreeMap<String, Value>) -> Self {
-        Self {
-            stack: stack.to_owned(),
-            computed,
-            recorded: Mutex::default(),
-        }
+        Self { stack: stack.to_owned(), computed, recorded: Mutex::default() }
     }
 
     /// Everything registered so far, in the program's order.
     pub fn registrations(&self) -> Vec<Registration> {
-        let mut recorded = self
-            .recorded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         recorded.sort_by_key(|registration| registration.order);
         recorded
     }
@@ -43,15 +35,9 @@ impl Monitor for Recorder {
     ) -> Pin<Box<dyn Future<Output = Result<Registered, Error>> + Send + '_>> {
         let mut outputs = registration.inputs.clone();
         outputs.extend((self.computed)(&registration));
-        let urn = format!(
-            "urn:pulumi:{}::recorded::{}::{}",
-            self.stack, registration.type_token, registration.name
-        );
+        let urn = format!("urn:pulumi:{}::recorded::{}::{}", self.stack, registration.type_token, registration.name);
         let id = Some(format!("{}-id", registration.name));
-        self.recorded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(registration);
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner).push(registration);
         Box::pin(async move { Ok(Registered { urn, id, outputs }) })
     }
 

@@ -131,15 +131,10 @@ impl From<serde_json::Value> for Value {
             serde_json::Value::Bool(value) => Value::Bool(value),
             serde_json::Value::Number(number) => Value::Number(number.as_f64().unwrap_or(f64::NAN)),
             serde_json::Value::String(text) => Value::String(text),
-            serde_json::Value::Array(values) => {
-                Value::List(values.into_iter().map(Value::from).collect())
+            serde_json::Value::Array(values) => Value::List(values.into_iter().map(Value::from).collect()),
+            serde_json::Value::Object(fields) => {
+                Value::Object(fields.into_iter().map(|(key, value)| (key, Value::from(value))).collect())
             }
-            serde_json::Value::Object(fields) => Value::Object(
-                fields
-                    .into_iter()
-                    .map(|(key, value)| (key, Value::from(value)))
-                    .collect(),
-            ),
         }
     }
 }
@@ -157,9 +152,7 @@ pub enum Input {
 
 impl Input {
     /// The fields that are set, as a resource or a nested object takes them.
-    pub fn fields<'a>(
-        fields: impl IntoIterator<Item = (&'a str, Input)>,
-    ) -> BTreeMap<String, Input> {
+    pub fn fields<'a>(fields: impl IntoIterator<Item = (&'a str, Input)>) -> BTreeMap<String, Input> {
         fields
             .into_iter()
             .filter(|(_, input)| !matches!(input, Input::Absent))
@@ -190,11 +183,7 @@ impl Input {
                 let resolved = output.resolve().await?;
                 dependencies.extend(resolved.dependencies);
                 let value = resolved.value.unwrap_or(Value::Unknown);
-                Ok(if resolved.secret {
-                    Value::Secret(Box::new(value))
-                } else {
-                    value
-                })
+                Ok(if resolved.secret { Value::Secret(Box::new(value)) } else { value })
             }
         }
     }
@@ -212,10 +201,7 @@ impl<T> In<T> {
     }
 
     fn new(input: Input) -> Self {
-        Self {
-            input,
-            of: PhantomData,
-        }
+        Self { input, of: PhantomData }
     }
 }
 
@@ -257,24 +243,14 @@ impl<T: Into<Value> + Clone + Send + Sync + 'static> From<&Output<T>> for In<T> 
 
 impl<T: Into<In<T>>> From<Vec<T>> for In<Vec<T>> {
     fn from(values: Vec<T>) -> Self {
-        Self::new(Input::List(
-            values
-                .into_iter()
-                .map(|value| value.into().into_input())
-                .collect(),
-        ))
+        Self::new(Input::List(values.into_iter().map(|value| value.into().into_input()).collect()))
     }
 }
 
 /// A map with keys known now, such as a function's environment.
 impl<T> From<BTreeMap<String, In<T>>> for In<BTreeMap<String, T>> {
     fn from(fields: BTreeMap<String, In<T>>) -> Self {
-        Self::new(Input::Object(
-            fields
-                .into_iter()
-                .map(|(key, value)| (key, value.into_input()))
-                .collect(),
-        ))
+        Self::new(Input::Object(fields.into_iter().map(|(key, value)| (key, value.into_input())).collect()))
     }
 }
 
