@@ -1,6 +1,9 @@
 //! `up`, `preview`, `outputs` and `down`, as a developer and a script use them.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -115,12 +118,9 @@ async fn a_stage_with_users_goes_only_when_its_name_is_given() {
 fn an_up_that_was_killed_goes_on() {
     let shell = Shell::new();
     for milliseconds in [60, 120, 200, 300, 420] {
-        let mut up = shell
-            .command(&["up", "--stage", "test", "--detach"])
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .expect("it starts");
-        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        let mut up =
+            shell.command(&["up", "--stage", "test", "--detach"]).stdout(Stdio::null()).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(milliseconds));
         let _ = up.kill();
         let _ = up.wait();
     }
@@ -254,4 +254,50 @@ async fn stages_side_by_side_share_nothing() {
     one.verified_user("ada@example.com").await;
     assert!(other.item("ada@example.com").await.is_none());
     assert!(other.mails("ada@example.com").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn up_in_the_foreground_shows_a_live_log_and_ctrl_c_stops_the_stage() {
+    let shell = Shell::new();
+    let mut up = shell.command(&["up", "--stage", "test"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(up.stdout.take().expect("its output")).lines();
+    let mut until = |wanted: &str| {
+        let line = lines.by_ref().map(|line| line.expect("UTF-8")).find(|line| line.contains(wanted));
+        line.unwrap_or_else(|| panic!("no line with {wanted}"))
+    };
+    until("Live log");
+    let world = World { outputs: shell.outputs(), shell };
+    assert_eq!(world.create_user("ada@example.com", PASSWORD).await, json!({"created": true}));
+    assert!(world.invoke(&world.guest().await, "changePassword", &json!({})).await.is_err());
+    assert!(until("mail").contains("ada@example.com"));
+    let call = until("portcullis-test-createUser");
+    assert!(call.contains(" ms ") && call.contains(" MB"), "{call}");
+    assert!(until("denied").contains("lambda:InvokeFunction"));
+
+    // Another command works on the stage while it is shown, and does not take it over.
+    assert!(world.shell.up().contains("Nothing to do"));
+    let pid = world.shell.pid();
+    let interrupted = Command::new("kill").args(["-INT", &up.id().to_string()]).status().expect("kill runs");
+    assert!(interrupted.success());
+    assert!(up.wait().expect("it ends").success());
+    assert!(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty(), "the stage has stopped");
+    assert!(world.shell.up().contains("Nothing to do"), "and its state stays");
+    assert!(world.item("ada@example.com").await.is_some());
+}
+
+#[test]
+fn a_stage_in_the_foreground_ends_with_a_killed_command() {
+    let shell = Shell::new();
+    let mut up = shell.command(&["up", "--stage", "test"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let lines = BufReader::new(up.stdout.take().expect("its output")).lines();
+    assert!(lines.map(|line| line.expect("UTF-8")).any(|line| line.contains("Live log")));
+    let pid = shell.pid();
+    kill(up.id());
+    up.wait().expect("it ends");
+    let ended = || std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty();
+    let begun = Instant::now();
+    while !ended() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the stage goes on without its command");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

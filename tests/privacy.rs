@@ -1,5 +1,6 @@
 //! Nobody learns who has an account: not from replies, not from the log of a call, not from what the function does.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use aws_sdk_lambda::types::LogType;
@@ -52,6 +53,41 @@ async fn a_lost_password_looks_the_same_for_every_address() {
     let world = peopled().await;
     looks_the_same(&world, "lostPassword", |email| json!({"email": email})).await;
     assert!(world.mails(UNKNOWN).is_empty(), "strangers get nothing");
+}
+
+#[tokio::test]
+async fn a_functions_log_holds_its_request_function_and_code_and_nothing_else() {
+    let world = peopled().await;
+    let member = world.log_in(KNOWN, PASSWORD).await.expect("logged in");
+    let changed = world.change_password(&member, PASSWORD, crate::world::NEW_PASSWORD).await;
+    assert_eq!(changed, Ok(json!({"changed": true})));
+    let logs = world.logs(&world.admin());
+    for function in ["createUser", "verifyUser", "login", "changePassword", "lostPassword"] {
+        let group = format!("/aws/lambda/{}", world.function(function));
+        let mut messages = Vec::new();
+        // Logs are written after the reply.
+        for _ in 0..100 {
+            let events = logs.filter_log_events().log_group_name(&group).send().await.expect("FilterLogEvents");
+            messages = events.events().iter().filter_map(|event| event.message().map(str::to_owned)).collect();
+            if messages.iter().any(|message| message.starts_with('{')) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let own: Vec<&String> = messages.iter().filter(|message| message.starts_with('{')).collect();
+        assert!(!own.is_empty(), "{group}: {messages:?}");
+        for line in own {
+            let line: Json = serde_json::from_str(line).expect("JSON");
+            let keys: BTreeSet<&str> = line.as_object().expect("an object").keys().map(String::as_str).collect();
+            assert_eq!(keys, BTreeSet::from(["code", "function", "requestId"]), "{line}");
+            assert_eq!(line["function"], function);
+        }
+        let all = messages.concat();
+        assert!(
+            !all.contains('@') && !all.contains(PASSWORD) && !all.contains("SCRAM") && !all.contains("arn:"),
+            "{all}"
+        );
+    }
 }
 
 /// A stage with a known, an unverified and a throttled address; all mails of the latter were just sent.

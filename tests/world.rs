@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use aws_sdk_cloudwatchlogs as logs;
 use aws_sdk_cognitoidentity as cognito;
 use aws_sdk_dynamodb as dynamodb;
 use aws_sdk_lambda as lambda;
@@ -297,6 +298,17 @@ impl World {
             .http_client(aws_smithy_http_client::Builder::new().build_http())
             .credentials_provider(credentials.clone());
         dynamodb::Client::from_conf(config.build())
+    }
+
+    pub(crate) fn logs(&self, credentials: &Credentials) -> logs::Client {
+        let config = logs::Config::builder()
+            .behavior_version(logs::config::BehaviorVersion::latest())
+            .region(logs::config::Region::new(self.output("region").to_owned()))
+            .endpoint_url(self.output("endpointUrl"))
+            .retry_config(logs::config::retry::RetryConfig::disabled())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .credentials_provider(credentials.clone());
+        logs::Client::from_conf(config.build())
     }
 
     pub(crate) fn ses(&self, credentials: &Credentials) -> ses::Client {

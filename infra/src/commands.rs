@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -159,7 +159,7 @@ fn up(project: &Project, name: &str, detach: bool, prebuilt: Option<&Path>) -> R
     let done = deploy(Arc::clone(&monitor), &stage, &parts).and_then(|()| monitor.delete_gone());
     drop(monitor);
     if let Err(error) = done {
-        if let Some(Started { .. }) = &started {
+        if started.is_some() {
             stop(&folder)?;
         }
         return Err(error
@@ -324,11 +324,8 @@ fn deploy(monitor: Arc<impl Monitor>, stage: &Stage, parts: &Parts) -> Result<()
     bail!(messages.join("\n       "))
 }
 
-/// What was started for this command.
-struct Started {
-    /// Its standard input: the process ends when this is closed.
-    _input: Option<std::process::ChildStdin>,
-}
+/// The process that was started for this command; attached, it ends when its standard input is closed.
+struct Started(Child);
 
 /// Connects to the process that serves the stage, or starts it; one of another build is replaced.
 fn connect_or_start(folder: &Folder, name: &str, attached: bool) -> Result<(Client, Option<Started>)> {
@@ -359,7 +356,7 @@ fn connect_or_start(folder: &Folder, name: &str, attached: bool) -> Result<(Clie
         if let Some(client) = Client::connect(folder)?
             && client.serving.pid == child.id()
         {
-            return Ok((client, Some(Started { _input: child.stdin.take() })));
+            return Ok((client, Some(Started(child))));
         }
         if child.try_wait()?.is_some() {
             let told = std::fs::read_to_string(&log).unwrap_or_default();
@@ -391,7 +388,7 @@ fn stop(folder: &Folder) -> Result<()> {
 }
 
 /// Shows the live log until Ctrl-C, then ends the stage's process.
-fn follow(folder: &Folder, name: &str, started: Started) -> Result<()> {
+fn follow(folder: &Folder, name: &str, mut started: Started) -> Result<()> {
     say(format!("{} (Ctrl-C stops the stage; its users and mails stay)", styled(Style::Bold, "Live log")));
     let events = folder.file("cloud").join("events.jsonl");
     let mut log = LiveLog::open(&events);
@@ -418,7 +415,7 @@ fn follow(folder: &Folder, name: &str, started: Started) -> Result<()> {
     }
     say("Stopping");
     stop(folder)?;
-    drop(started);
+    started.0.wait()?;
     say(format!("Stage {name} has stopped."));
     Ok(())
 }
