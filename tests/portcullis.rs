@@ -7,4 +7,5 @@ mod hostile;
 mod names;
 mod privacy;
 mod races;
+mod site;
 mod world;

@@ -170,9 +170,12 @@ fn up(project: &Project, name: &str, detach: bool, prebuilt: Option<&Path>) -> R
     show_addresses(&folder, name, ports)?;
     match started {
         Some(started) if !detach => follow(&folder, name, started),
-        _ => {
-            let flag = if name == "local" { String::new() } else { format!(" --stage {name}") };
-            say(format!("The stage runs in the background. To delete it: cargo down{flag}"));
+        Some(_) => {
+            say("The stage runs in the background.");
+            Ok(())
+        }
+        None => {
+            say("The stage was running already, and goes on.");
             Ok(())
         }
     }

@@ -371,3 +371,39 @@ fn json(value: &Value, special: &dyn Fn(&Value) -> Option<Json>) -> Json {
         Value::Null | Value::Unknown | Value::Secret(_) | Value::Archive(_) => Json::Null,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployed(dependencies: &[&str]) -> Deployed {
+        Deployed {
+            type_token: "a:b:C".to_owned(),
+            name: "name".to_owned(),
+            id: "id".to_owned(),
+            inputs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            dependencies: dependencies.iter().map(|urn| (*urn).to_owned()).collect(),
+            protect: false,
+            pending: false,
+        }
+    }
+
+    #[test]
+    fn dependents_are_deleted_first() {
+        let resources = [("role", deployed(&[])), ("function", deployed(&["role"])), ("page", deployed(&["function"]))];
+        let resources = resources.map(|(urn, deployed)| (urn.to_owned(), deployed)).into_iter().collect();
+        let state = State { resources, outputs: BTreeMap::new() };
+        assert_eq!(state.deletion_order(|_| true), ["page", "function", "role"]);
+        assert_eq!(state.deletion_order(|urn| urn != "function"), ["page", "role"]);
+    }
+
+    #[test]
+    fn a_secret_is_written_down_as_a_fingerprint_that_tells_a_change() {
+        let secret = |text: &str| stored(&Value::List(vec![Value::Secret(Box::new(Value::from(text)))]));
+        assert!(!secret("hidden").to_string().contains("hidden"));
+        assert_eq!(secret("hidden"), secret("hidden"));
+        assert_ne!(secret("hidden"), secret("other"));
+        assert!(plain(&Value::Secret(Box::new(Value::from("hidden")))) == "hidden", "the local cloud gets it");
+    }
+}

@@ -249,3 +249,146 @@ impl Stage {
         format!("portcullis-{}-{name}", self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use pulumi::{Recorder, Registration};
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    /// What the provider would compute, as far as the program reads it.
+    fn computed(registration: &Registration) -> BTreeMap<String, Value> {
+        let arn = format!("arn:aws:{}:eu-west-1:000000000000:{}", registration.type_token, registration.name);
+        BTreeMap::from([
+            ("arn".to_owned(), arn.into()),
+            ("bucketRegionalDomainName".to_owned(), "site.s3.eu-west-1.amazonaws.com".into()),
+        ])
+    }
+
+    /// The registrations of the program, with the real policies.
+    async fn registrations(protect: bool) -> Vec<Registration> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let archive = Archive { path: "bootstrap".into(), sha256: "0".repeat(64) };
+        let parts = Parts {
+            policies: Policies::read(&root.join("policies")).expect("the policies"),
+            site: Site::of([("index.html".to_owned(), b"<p>{{connectSources}}".to_vec())]),
+            packages: Function::ALL.map(|function| (function, archive.clone())).into(),
+        };
+        let stage = Stage {
+            name: "test".to_owned(),
+            region: "eu-west-1".to_owned(),
+            sender: "portcullis@example.com".to_owned(),
+            protect,
+            site_url: None,
+            endpoints: Endpoints {
+                lambda: "https://lambda".to_owned(),
+                cognito_identity: "https://cognito".to_owned(),
+            },
+            challenge_key: "a secret".to_owned(),
+        };
+        let recorder = Arc::new(Recorder::new("test", computed));
+        let context = Context::new(Arc::clone(&recorder) as Arc<dyn pulumi::Monitor>);
+        program(&context, &stage, &parts);
+        context.finish().await.expect("the program is good");
+        recorder.registrations()
+    }
+
+    fn document(registration: &Registration, property: &str) -> Json {
+        serde_json::from_str(registration.inputs[property].as_str().expect("a text")).expect("JSON")
+    }
+
+    fn of_type<'a>(all: &'a [Registration], kind: &str) -> Vec<&'a Registration> {
+        all.iter().filter(|registration| registration.type_token.ends_with(kind)).collect()
+    }
+
+    fn named<'a>(all: &'a [Registration], kind: &str, name: &str) -> &'a Registration {
+        let found = of_type(all, kind).into_iter().find(|registration| registration.name == name);
+        found.unwrap_or_else(|| panic!("no {kind} {name}"))
+    }
+
+    #[tokio::test]
+    async fn change_password_is_granted_to_members_alone() {
+        let all = registrations(false).await;
+        let change_password = "arn:aws:aws:lambda/function:Function:eu-west-1:000000000000:changePassword";
+        for policy in of_type(&all, "RolePolicy") {
+            let grants = document(policy, "policy").to_string();
+            assert_eq!(grants.contains(change_password), policy.name == "member", "{}", policy.name);
+            let invokes = grants.contains("lambda:");
+            assert_eq!(invokes, matches!(policy.name.as_str(), "guest" | "member"), "{}", policy.name);
+            assert!(!grants.contains("\"*\""), "{} has a wildcard: {grants}", policy.name);
+        }
+        let policies = of_type(&all, "BucketPolicy");
+        assert!(policies.iter().all(|policy| !document(policy, "policy").to_string().contains("lambda")));
+    }
+
+    #[tokio::test]
+    async fn guests_and_members_are_attached_the_right_way_round() {
+        let all = registrations(false).await;
+        let roles = &named(&all, "IdentityPoolRoleAttachment", "roles").inputs["roles"];
+        for (kind, role) in [("unauthenticated", "guest"), ("authenticated", "member")] {
+            assert!(roles.get(kind).and_then(Value::as_str).expect("a role").ends_with(role));
+            let trust = document(named(&all, ":Role", role), "assumeRolePolicy");
+            let condition = &trust["Statement"][0]["Condition"];
+            assert_eq!(condition["ForAnyValue:StringLike"]["cognito-identity.amazonaws.com:amr"], kind);
+            assert_eq!(condition["StringEquals"]["cognito-identity.amazonaws.com:aud"], "identities-id");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_functions_that_need_the_challenge_key_get_it_and_it_stays_secret() {
+        let all = registrations(false).await;
+        for function in of_type(&all, ":Function") {
+            let variables = function.inputs["environment"].get("variables").expect("an environment");
+            let key = variables.get("PORTCULLIS_CHALLENGE_KEY");
+            assert_eq!(key.is_none(), matches!(function.name.as_str(), "verifyUser" | "lostPassword"));
+            assert!(key.is_none_or(|key| matches!(key, Value::Secret(_))), "{}", function.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_protected_stage_protects_what_holds_users() {
+        for protect in [false, true] {
+            let all = registrations(protect).await;
+            let protected = all.iter().filter(|registration| registration.options.protect);
+            let names: Vec<&str> = protected.map(|registration| registration.name.as_str()).collect();
+            assert_eq!(names, if protect { vec!["users", "identities"] } else { vec![] });
+            assert_eq!(named(&all, ":Table", "users").inputs["deletionProtectionEnabled"], Value::Bool(protect));
+        }
+    }
+
+    #[tokio::test]
+    async fn each_function_has_its_log_group_role_policy_and_no_retries() {
+        let all = registrations(false).await;
+        for function in Function::ALL.map(Function::name) {
+            for kind in [":LogGroup", ":Role", ":RolePolicy", ":Function", ":FunctionEventInvokeConfig"] {
+                named(&all, kind, function);
+            }
+            let asynchronous = named(&all, ":FunctionEventInvokeConfig", function);
+            assert_eq!(asynchronous.inputs["maximumRetryAttempts"], Value::from(0));
+            assert_eq!(asynchronous.inputs["maximumEventAgeInSeconds"], Value::from(60));
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_are_told_what_they_may_call() {
+        use base64::Engine as _;
+        use std::io::Read as _;
+        let all = registrations(false).await;
+        let body = |name: &str| {
+            let content = named(&all, ":BucketObjectv2", name).inputs["contentBase64"].as_str().expect("a body");
+            let packed = base64::engine::general_purpose::STANDARD.decode(content).expect("base64");
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(&*packed).read_to_string(&mut text).expect("gzip");
+            text
+        };
+        assert_eq!(body("index.html"), "<p>https://lambda https://cognito");
+        let config: Json = serde_json::from_str(&body("config.json")).expect("JSON");
+        assert_eq!(config["functions"]["createUser"], "portcullis-test-createUser");
+        assert_eq!(config["identityPoolId"], "identities-id");
+        assert_eq!(config["endpoints"], json!({"lambda": "https://lambda", "cognitoIdentity": "https://cognito"}));
+    }
+}

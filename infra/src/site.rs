@@ -17,7 +17,7 @@ use crate::program::Stage;
 const CONNECT_SOURCES: &str = "{{connectSources}}";
 
 /// The signing library, from the npm registry, under the name that the modules import.
-const AWS4FETCH: (&str, &str) = ("node_modules/aws4fetch/dist/aws4fetch.esm.mjs", "aws4fetch.js");
+const AWS4FETCH: (&str, &str) = ("node_modules/aws4fetch/dist/aws4fetch.esm.js", "aws4fetch.js");
 
 pub(crate) struct Site {
     files: BTreeMap<String, Vec<u8>>,
@@ -41,6 +41,11 @@ impl Site {
         let (package, module) = AWS4FETCH;
         files.insert(module.to_owned(), read(&folder.join(package))?);
         Ok(Self { files })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        Self { files: files.into_iter().collect() }
     }
 
     /// Declares an object for each file, and `config.json`, which tells the pages what to call.

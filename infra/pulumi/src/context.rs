@@ -160,3 +160,107 @@ async fn resolve(
     }
     Ok(Registration { order, type_token: type_token.to_owned(), name, inputs, property_dependencies, options })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Recorder;
+    use std::future::Future;
+    use std::pin::Pin;
+
+    /// Refuses one resource and panics at another, as an engine might.
+    struct Troubled(Recorder);
+
+    impl Monitor for Troubled {
+        fn register(
+            &self,
+            registration: Registration,
+        ) -> Pin<Box<dyn Future<Output = Result<Registered, Error>> + Send + '_>> {
+            match registration.name.as_str() {
+                "refused" => Box::pin(async { Err(Error("refused".to_owned())) }),
+                "panics" => Box::pin(async { panic!("lost") }),
+                _ => self.0.register(registration),
+            }
+        }
+
+        fn register_stack_outputs(
+            &self,
+            outputs: BTreeMap<String, Value>,
+        ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
+            self.0.register_stack_outputs(outputs)
+        }
+    }
+
+    fn context() -> (Context, Arc<Troubled>) {
+        let monitor = Arc::new(Troubled(Recorder::new("test", |_| BTreeMap::new())));
+        (Context::new(Arc::clone(&monitor) as Arc<dyn Monitor>), monitor)
+    }
+
+    fn declare(context: &Context, name: &str, value: impl Into<crate::In<String>>) -> Resource {
+        context.register("a:b:C", name, Input::fields([("value", value.into().into_input())]), Vec::new(), false)
+    }
+
+    fn recorded(monitor: &Troubled) -> Vec<String> {
+        monitor.0.registrations().into_iter().map(|registration| registration.name).collect()
+    }
+
+    #[tokio::test]
+    async fn values_flow_with_their_dependencies_and_secrets() {
+        let (context, monitor) = context();
+        let first = declare(&context, "first", Output::secret("hidden".to_owned()));
+        declare(&context, "second", first.text("value").map(|value| format!("{value}!")));
+        context.export("first", first.text("value"));
+        let outputs = context.finish().await.expect("a good program");
+        assert_eq!(outputs["first"].as_str(), Some("hidden"));
+        let second = monitor.0.registrations().remove(1);
+        assert_eq!(second.inputs["value"].as_str(), Some("hidden!"));
+        let urn = "urn:pulumi:test::recorded::a:b:C::first".to_owned();
+        assert_eq!(second.dependencies(), BTreeSet::from([urn]));
+        assert!(matches!(&monitor.0.registrations()[0].inputs["value"], Value::Secret(_)));
+    }
+
+    #[tokio::test]
+    async fn what_depends_on_a_refused_resource_is_not_registered_and_the_refusal_is_told_once() {
+        let (context, monitor) = context();
+        let refused = declare(&context, "refused", "x");
+        declare(&context, "dependent", refused.text("value"));
+        declare(&context, "independent", "y");
+        assert_eq!(context.finish().await, Err(vec![Error("refused".to_owned())]));
+        assert_eq!(recorded(&monitor), ["independent"]);
+    }
+
+    #[tokio::test]
+    async fn a_lost_future_is_no_success() {
+        let (context, _) = context();
+        declare(&context, "panics", "x");
+        assert!(context.finish().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_name_declared_twice_is_no_success() {
+        let (context, _) = context();
+        declare(&context, "same", "x");
+        declare(&context, "same", "y");
+        assert!(context.finish().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_stays_unknown_through_all_that_is_made_of_it() {
+        let (context, monitor) = context();
+        let unknown = Output::<String>::unknown().map(|value| value + "!");
+        declare(&context, "first", Output::all(vec![unknown, "known".into()]).map(|all| all.concat()));
+        context.finish().await.expect("a good program");
+        assert_eq!(monitor.0.registrations()[0].inputs["value"], Value::Unknown);
+    }
+
+    #[tokio::test]
+    async fn a_resource_waits_for_those_it_must_come_after() {
+        let (context, monitor) = context();
+        let first = declare(&context, "first", "x");
+        context.register("a:b:C", "second", BTreeMap::new(), vec![first.ready()], true);
+        context.finish().await.expect("a good program");
+        let second = monitor.0.registrations().remove(1);
+        assert_eq!(second.options.depends_on.len(), 1);
+        assert!(second.options.protect);
+    }
+}
