@@ -1,8 +1,8 @@
 // Choosing a new password: the live length, and texts for the reasons why one is refused.
 
 const TEXTS = {
-  tooShort: 'Use at least 12 characters.',
-  tooLong: 'Use at most 256 characters.',
+  tooShort: 'Use at least {{passwordMinLength}} characters.',
+  tooLong: 'Use at most {{passwordMaxLength}} characters.',
   tooWeak: 'This is too easy to guess. Try a few unrelated words.',
   containsEmail: 'Leave your email address out of it.',
   notAllowed: 'This holds a character that a password can’t have, such as a tab.',

@@ -1,6 +1,6 @@
 //! `up`, `preview`, `outputs` and `down`, as a developer and a script use them.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -300,4 +300,40 @@ fn a_stage_in_the_foreground_ends_with_a_killed_command() {
         assert!(begun.elapsed() < Duration::from_secs(20), "the stage goes on without its command");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_missing_npm_is_named() {
+    let shell = Shell::with_own_project();
+    std::fs::remove_dir_all(shell.project_file("static-site/node_modules")).expect("a folder");
+    let up = shell.command(&["up", "--stage", "test", "--detach"]).env("PATH", "").output().expect("it runs");
+    assert_eq!(up.status.code(), Some(1));
+    assert!(text(&up).contains("install Node.js with npm"), "{}", text(&up));
+    assert!(!shell.folder().join("state.json").exists(), "nothing was deployed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stage_has_its_own_limits() {
+    let shell = Shell::new();
+    let settings = shell.home().join("Pulumi.test.yaml");
+    let plain = std::fs::read_to_string(&settings).expect("settings");
+    for (limit, told) in [("passwordMinLength: 3", "8 or more"), ("sessionSecs: 60", "sessionSecs")] {
+        std::fs::write(&settings, format!("{plain}  portcullis:limits:\n    {limit}\n")).expect("settings");
+        let refused = shell.fails(&["up", "--detach"]);
+        assert!(refused.contains("Pulumi.test.yaml") && refused.contains(told), "{refused}");
+    }
+    std::fs::write(&settings, format!("{plain}  portcullis:limits:\n    passwordMinLength: 30\n")).expect("settings");
+    shell.up();
+    let world = World { outputs: shell.outputs(), shell };
+    let refused = world.create_user("ada@example.com", PASSWORD).await;
+    assert_eq!(refused, json!({"created": false, "reasons": ["tooShort"]}));
+    let page = format!("{}/signUp.html", world.output("siteUrl"));
+    let page = ureq::get(page).call().expect("a page").into_body().read_to_vec().expect("a body");
+    let mut html = String::new();
+    flate2::read::GzDecoder::new(&*page).read_to_string(&mut html).expect("gzip");
+    assert!(html.contains("At least 30 characters") && !html.contains("{{"), "{html}");
+
+    std::fs::write(world.shell.home().join("Pulumi.test.yaml"), plain).expect("settings");
+    world.shell.up();
+    assert_eq!(world.create_user("ada@example.com", PASSWORD).await, json!({"created": true}));
 }

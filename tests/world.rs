@@ -198,13 +198,16 @@ fn built() -> &'static Built {
 
 /// Builds, and tells one of the executables.
 fn executable(what: &[&str]) -> PathBuf {
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--message-format=json"])
-        .args(what)
-        .current_dir(root())
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo runs");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--message-format=json"]).args(what).current_dir(root()).stderr(Stdio::inherit());
+    // `cargo test` tells this program of itself; a build that saw it would build parts of itself anew.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|start| name.starts_with(start)) {
+            cargo.env_remove(name.as_ref());
+        }
+    }
+    let built = cargo.output().expect("cargo runs");
     assert!(built.status.success(), "{what:?} does not build");
     let messages = String::from_utf8(built.stdout).expect("cargo writes UTF-8");
     let executable = messages.lines().rev().find_map(|line| {

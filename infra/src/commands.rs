@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use auth::settings::Limits;
 use clap::{Args, Parser, Subcommand};
 use pulumi::{Context, Monitor};
 use serde_json::{Value as Json, json};
@@ -130,7 +131,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Commands::Down { stage, yes, confirm } => down(&project, &stage.name, yes, confirm.as_deref()),
         Commands::Outputs { stage, json, show_secrets } => outputs(&project, &stage.name, json, show_secrets),
         Commands::Stage { command: StageCommands::New { name, sender, region } } => {
-            let settings = Settings { target: Target::Local, sender, protect: false, region };
+            let settings =
+                Settings { target: Target::Local, sender, protect: false, limits: Limits::default(), region };
             let path = project.new_stage(&name, &settings)?;
             say(format!("wrote {}", path.display()));
             say(format!("Next: cargo up --stage {name}"));
@@ -305,6 +307,7 @@ fn local_stage(name: &str, settings: &Settings, ports: Ports, challenge_key: Str
         site_url: Some(format!("http://127.0.0.1:{}", ports.site)),
         endpoints: Endpoints { lambda: endpoint(ports), cognito_identity: endpoint(ports) },
         challenge_key,
+        limits: settings.limits,
     }
 }
 

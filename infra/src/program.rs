@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use auth::Function;
-use auth::settings::Settings;
+use auth::settings::{Limits, Settings};
 use pulumi::{Archive, Context, In, Output, Resource, Value};
 
 use crate::aws::{self, Declare as _};
@@ -25,6 +25,7 @@ pub(crate) struct Stage {
     pub(crate) endpoints: Endpoints,
     /// 32 random bytes in base64url, made once for the stage.
     pub(crate) challenge_key: String,
+    pub(crate) limits: Limits,
 }
 
 pub(crate) struct Endpoints {
@@ -72,7 +73,7 @@ pub(crate) fn program(context: &Context, stage: &Stage, parts: &Parts) {
         sender: stage.sender.as_str().into(),
         site_url: site_url.clone(),
         challenge_key: Output::secret(stage.challenge_key.clone()),
-        limits: auth::settings::Limits::default(),
+        limits: stage.limits,
     };
     let mut names = BTreeMap::new();
     for (function, package) in &parts.packages {
@@ -289,6 +290,7 @@ mod tests {
                 cognito_identity: "https://cognito".to_owned(),
             },
             challenge_key: "a secret".to_owned(),
+            limits: Limits::default(),
         };
         let recorder = Arc::new(Recorder::new("test", computed));
         let context = Context::new(Arc::clone(&recorder) as Arc<dyn pulumi::Monitor>);

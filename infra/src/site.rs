@@ -13,9 +13,6 @@ use pulumi::{Context, Output, Resource};
 use crate::aws::{self, Declare as _};
 use crate::program::Stage;
 
-/// In a page's Content-Security-Policy: the origins that it may call.
-const CONNECT_SOURCES: &str = "{{connectSources}}";
-
 /// The signing library, from the npm registry, under the name that the modules import.
 const AWS4FETCH: (&str, &str) = ("node_modules/aws4fetch/dist/aws4fetch.esm.js", "aws4fetch.js");
 
@@ -61,10 +58,15 @@ impl Site {
         let endpoints = &stage.endpoints;
         let mut sources = vec![endpoints.lambda.as_str(), endpoints.cognito_identity.as_str()];
         sources.dedup();
-        let sources = sources.join(" ");
+        let known = [
+            // In a page's Content-Security-Policy: the origins that it may call.
+            ("{{connectSources}}", sources.join(" ")),
+            ("{{passwordMinLength}}", stage.limits.password_min_length.to_string()),
+            ("{{passwordMaxLength}}", stage.limits.password_max_length.to_string()),
+        ];
         for (name, body) in &self.files {
             let filled = match std::str::from_utf8(body) {
-                Ok(text) => text.replace(CONNECT_SOURCES, &sources).into_bytes(),
+                Ok(text) => known.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value)).into(),
                 Err(_) => body.clone(),
             };
             let object = aws::BucketObject {

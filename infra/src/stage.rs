@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use auth::settings::Limits;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use serde::{Deserialize, Serialize};
@@ -97,8 +98,15 @@ pub(crate) struct Settings {
     /// Whether `down` keeps what holds users.
     #[serde(rename = "portcullis:protect", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) protect: bool,
+    /// What differs from the service's own limits, e.g. `sessionSeconds: 3600`.
+    #[serde(rename = "portcullis:limits", default, skip_serializing_if = "is_default")]
+    pub(crate) limits: Limits,
     #[serde(rename = "aws:region")]
     pub(crate) region: String,
+}
+
+fn is_default(limits: &Limits) -> bool {
+    *limits == Limits::default()
 }
 
 /// Where a stage lives.
@@ -114,6 +122,7 @@ impl Settings {
         if auth::Email::parse(&self.sender).is_err() {
             bail!("portcullis:sender must be a mail address, for example portcullis@example.com");
         }
+        self.limits.check().map_err(|wrong| anyhow::anyhow!("portcullis:limits: {wrong}"))?;
         let region = self.region.as_bytes();
         let fits = region.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-');
         if region.is_empty() || region.len() > 32 || !fits {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Function;
 use Function::{ChangePassword, CreateUser, Login, LostPassword, ResetPassword};
 
@@ -23,8 +25,9 @@ pub struct Settings<V = String> {
     pub limits: Limits,
 }
 
-/// The numbers of a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The numbers of a stage. In a settings file only those that differ are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Limits {
     /// Of PBKDF2. Fixed once the stage has users: those of unknown addresses would differ from theirs.
     pub iterations: u64,
@@ -59,6 +62,29 @@ impl Default for Limits {
             answer_after_ms: 1000,
             mails_per_hour: 200,
         }
+    }
+}
+
+impl Limits {
+    /// Whether the service can work with these numbers, and keep what it promises.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let rules = [
+            // OWASP Password Storage Cheat Sheet; the pages refuse a server that asks for less than 4096 (RFC 7677).
+            ((4096..=10_000_000).contains(&self.iterations), "iterations must be 4096 to 10000000"),
+            (self.password_min_length >= 8, "passwordMinLength must be 8 or more"),
+            (
+                (self.password_min_length..=1024).contains(&self.password_max_length),
+                "passwordMaxLength must be passwordMinLength to 1024",
+            ),
+            (self.password_min_score <= 4, "passwordMinScore must be 0 to 4"),
+            ((60..=86_400).contains(&self.session_seconds), "sessionSeconds must be 60 to 86400"),
+            (self.verification_seconds >= 60, "verificationSeconds must be 60 or more"),
+            (self.reset_seconds >= 60, "resetSeconds must be 60 or more"),
+            ((10..=600).contains(&self.challenge_seconds), "challengeSeconds must be 10 to 600"),
+            (self.answer_after_ms <= 5000, "answerAfterMs must be at most 5000"),
+            (self.mails_per_hour >= 1, "mailsPerHour must be 1 or more"),
+        ];
+        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, wrong)| Err(wrong))
     }
 }
 
