@@ -248,6 +248,20 @@ pub(crate) struct Member {
     pub(crate) credentials: Credentials,
 }
 
+/// A client of a service of the SDK: their configurations are alike, but of as many types as there are services.
+macro_rules! client {
+    ($service:ident, $world:expr, $credentials:expr) => {{
+        let config = $service::Config::builder()
+            .behavior_version($service::config::BehaviorVersion::latest())
+            .region($service::config::Region::new($world.output("region").to_owned()))
+            .endpoint_url($world.output("endpointUrl"))
+            .retry_config($service::config::retry::RetryConfig::disabled())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .credentials_provider($credentials.clone());
+        $service::Client::from_conf(config.build())
+    }};
+}
+
 /// A stage that is up.
 pub(crate) struct World {
     pub(crate) outputs: Json,
@@ -282,58 +296,23 @@ impl World {
     // The SDK's clients.
 
     pub(crate) fn lambda(&self, credentials: &Credentials) -> lambda::Client {
-        let config = lambda::Config::builder()
-            .behavior_version(lambda::config::BehaviorVersion::latest())
-            .region(lambda::config::Region::new(self.output("region").to_owned()))
-            .endpoint_url(self.output("endpointUrl"))
-            .retry_config(lambda::config::retry::RetryConfig::disabled())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .credentials_provider(credentials.clone());
-        lambda::Client::from_conf(config.build())
+        client!(lambda, self, credentials)
     }
 
     pub(crate) fn dynamodb(&self, credentials: &Credentials) -> dynamodb::Client {
-        let config = dynamodb::Config::builder()
-            .behavior_version(dynamodb::config::BehaviorVersion::latest())
-            .region(dynamodb::config::Region::new(self.output("region").to_owned()))
-            .endpoint_url(self.output("endpointUrl"))
-            .retry_config(dynamodb::config::retry::RetryConfig::disabled())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .credentials_provider(credentials.clone());
-        dynamodb::Client::from_conf(config.build())
+        client!(dynamodb, self, credentials)
     }
 
     pub(crate) fn logs(&self, credentials: &Credentials) -> logs::Client {
-        let config = logs::Config::builder()
-            .behavior_version(logs::config::BehaviorVersion::latest())
-            .region(logs::config::Region::new(self.output("region").to_owned()))
-            .endpoint_url(self.output("endpointUrl"))
-            .retry_config(logs::config::retry::RetryConfig::disabled())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .credentials_provider(credentials.clone());
-        logs::Client::from_conf(config.build())
+        client!(logs, self, credentials)
     }
 
     pub(crate) fn ses(&self, credentials: &Credentials) -> ses::Client {
-        let config = ses::Config::builder()
-            .behavior_version(ses::config::BehaviorVersion::latest())
-            .region(ses::config::Region::new(self.output("region").to_owned()))
-            .endpoint_url(self.output("endpointUrl"))
-            .retry_config(ses::config::retry::RetryConfig::disabled())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .credentials_provider(credentials.clone());
-        ses::Client::from_conf(config.build())
+        client!(ses, self, credentials)
     }
 
     pub(crate) fn cognito(&self) -> cognito::Client {
-        let config = cognito::Config::builder()
-            .behavior_version(cognito::config::BehaviorVersion::latest())
-            .region(cognito::config::Region::new(self.output("region").to_owned()))
-            .endpoint_url(self.output("endpointUrl"))
-            .retry_config(cognito::config::retry::RetryConfig::disabled())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .credentials_provider(self.admin());
-        cognito::Client::from_conf(config.build())
+        client!(cognito, self, &self.admin())
     }
 
     // Credentials of the enhanced flow.
