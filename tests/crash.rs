@@ -41,7 +41,7 @@ async fn a_stage_killed_at_20_moments_under_load_loses_nothing_acknowledged() {
         let up = world.shell.up();
         assert!(up.contains("Nothing to do"), "every resource is there: {up}");
     }
-    let acknowledged = acknowledged.lock().expect("nobody panicked");
+    let acknowledged = std::mem::take(&mut *acknowledged.lock().expect("nobody panicked"));
     assert!(acknowledged.users.len() > 3 && acknowledged.items.len() > 100 && acknowledged.mails.len() > 50);
     let mailed: Vec<String> = world.all_mails().into_iter().map(|mail| mail.to).collect();
     for email in &acknowledged.users {

@@ -8,4 +8,5 @@ mod names;
 mod privacy;
 mod races;
 mod site;
+mod wire;
 mod world;
