@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
     table.part("the functions", functions(is_quick)).await;
     table.part("the CPU of a login", async { login_cpu() }).await;
     table.part("PBKDF2", pbkdf2(is_quick)).await;
-    table.part("the packages", async { packages(arm64.as_deref()) }).await;
+    table.part("the packages", async move { packages(arm64.as_deref()) }).await;
     table.part("a stage", stage(is_quick)).await;
     table.print();
     if table.has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -599,7 +599,7 @@ async fn stage(is_quick: bool) -> Vec<Row> {
 
     say("an up with nothing to do");
     let again = Arc::clone(&world);
-    let up = move || (0..rounds(25)).map(|_| timed(|| again.shell.up()).as_secs_f64()).collect();
+    let up = move || (0..5).map(|_| timed(|| again.shell.up()).as_secs_f64()).collect();
     let up = tokio::task::spawn_blocking(up).await.expect("up succeeds");
     rows.push(Row::new("up of an unchanged stage, cargo's check apart", median(up), "s", Some(0.3)));
 
@@ -668,7 +668,7 @@ fn pages(world: &World) -> Vec<Row> {
             }
         }
         let what = format!("{page}: weight with all {} that it loads", loaded.len() - 1);
-        rows.push(Row::new(what, bytes as f64 / 1024.0, "KB", Some(15.0)));
+        rows.push(Row::new(what, kilobytes(bytes), "kB", Some(15.0)));
     }
     for origin in &foreign {
         say(&format!("another origin: {origin}"));

@@ -2,6 +2,8 @@
 
 mod aws;
 mod commands;
+#[cfg(test)]
+mod conformance;
 mod control;
 mod embedded;
 mod packaging;

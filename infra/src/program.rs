@@ -252,7 +252,7 @@ impl Stage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
@@ -271,7 +271,7 @@ mod tests {
     }
 
     /// The registrations of the program, with the real policies.
-    async fn registrations(protect: bool) -> Vec<Registration> {
+    pub(crate) async fn registrations(protect: bool) -> Vec<Registration> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
         let archive = Archive { path: "bootstrap".into(), sha256: "0".repeat(64) };
         let parts = Parts {

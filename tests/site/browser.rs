@@ -40,10 +40,10 @@ pub(super) struct Request {
     pub(super) whole: String,
 }
 
-/// A browser with a profile of its own. Dropped, it ends: first the session, then the processes, then the profile.
+/// A browser with a profile of its own. Dropped, it ends.
 pub(super) struct Browser {
     pub(super) driver: WebDriver,
-    processes: Processes,
+    chromedriver: Chromedriver,
     _profile: tempfile::TempDir,
     screen: Screen,
     site: String,
@@ -51,33 +51,66 @@ pub(super) struct Browser {
     mailbox: String,
 }
 
-struct Processes {
-    chromedriver: Child,
-    chromium: Option<u64>,
-}
-
-impl Drop for Processes {
+impl Drop for Browser {
     fn drop(&mut self) {
-        // The end of the session ended it, unless the session was lost.
-        if let Some(chromium) = self.chromium {
+        // Left alone, the client would end the session with a request that the blocked runtime can't send.
+        let _ = self.driver.clone().leak();
+        let session = format!("{}/session/{}", self.chromedriver.url(), self.driver.session_id());
+        let request = ureq::delete(&session).config().timeout_global(Some(Duration::from_secs(10))).build();
+        if request.call().is_err()
+            && let Some(chromium) = self.driver.capabilities().get("goog:processID")
+        {
             let _ = Command::new("kill").args(["-9", &chromium.to_string()]).output();
         }
-        let _ = self.chromedriver.kill();
-        let _ = self.chromedriver.wait();
+    }
+}
+
+/// The process that drives a browser.
+struct Chromedriver {
+    process: Child,
+    port: u16,
+}
+
+impl Chromedriver {
+    /// Starts one on a free port, which it chooses and tells.
+    fn start() -> Self {
+        let process = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver runs; scripts/test installs it");
+        let mut started = Self { process, port: 0 };
+        let lines = BufReader::new(started.process.stdout.take().expect("its output")).lines();
+        let port = lines.map_while(Result::ok).find_map(|line| {
+            let (_, port) = line.split_once("successfully on port ")?;
+            port.trim_end_matches('.').parse().ok()
+        });
+        started.port = port.expect("chromedriver tells its port");
+        started
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Chromedriver {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 impl Browser {
     pub(super) async fn open(world: &World, screen: Screen) -> Self {
         let profile = tempfile::tempdir().expect("a temporary folder");
-        let (chromedriver, port) = chromedriver();
-        let mut processes = Processes { chromedriver, chromium: None };
-        let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities(&profile, screen)).await;
-        let driver = driver.expect("Chromium starts");
-        processes.chromium = driver.capabilities().get("goog:processID").and_then(Json::as_u64);
+        let chromedriver = Chromedriver::start();
+        let driver = WebDriver::new(chromedriver.url(), capabilities(&profile, screen)).await.expect("Chromium starts");
         Self {
             driver,
-            processes,
+            chromedriver,
             _profile: profile,
             screen,
             site: world.output("siteUrl").to_owned(),
@@ -328,23 +361,6 @@ impl Browser {
 fn includes(text: &str) -> impl Fn(&str) -> bool + Send + Sync + Clone + 'static {
     let text = text.to_owned();
     move |whole| whole.contains(&text)
-}
-
-/// Starts a driver on a free port, which it chooses and tells.
-fn chromedriver() -> (Child, u16) {
-    let mut chromedriver = Command::new("chromedriver")
-        .arg("--port=0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("chromedriver is installed: scripts/test does that");
-    let lines = BufReader::new(chromedriver.stdout.take().expect("its output")).lines();
-    let port = lines.map_while(Result::ok).find_map(|line| {
-        let (_, port) = line.split_once("successfully on port ")?;
-        port.trim_end_matches('.').parse().ok()
-    });
-    (chromedriver, port.expect("chromedriver tells its port"))
 }
 
 fn capabilities(profile: &tempfile::TempDir, screen: Screen) -> ChromeCapabilities {
