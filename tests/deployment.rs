@@ -337,3 +337,24 @@ async fn a_stage_has_its_own_limits() {
     world.shell.up();
     assert_eq!(world.create_user("ada@example.com", PASSWORD).await, json!({"created": true}));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_sender_replaces_the_mail_identity_and_keeps_the_users() {
+    let world = World::new().await;
+    world.verified_user("ada@example.com").await;
+    let settings = world.shell.home().join("Pulumi.test.yaml");
+    let plain = std::fs::read_to_string(&settings).expect("settings");
+    std::fs::write(&settings, plain.replace("portcullis@example.com", "post@example.org")).expect("settings");
+    let preview = foreseen(&world.shell.succeeds(&["preview"]));
+    assert!(preview.contains(&"replace ses EmailIdentity sender".to_owned()), "{preview:?}");
+    assert_eq!(done(&world.shell.up()), preview);
+    world.lost_password("ada@example.com").await;
+    assert_eq!(world.newest_mail("ada@example.com").from, "post@example.org");
+    assert!(world.log_in("ada@example.com", PASSWORD).await.is_some());
+
+    std::fs::write(&settings, plain.replace("eu-west-1", "us-east-1")).expect("settings");
+    for command in [&["preview"][..], &["up", "--detach"]] {
+        let refused = world.shell.fails(command);
+        assert!(refused.contains("is in eu-west-1"), "{refused}");
+    }
+}

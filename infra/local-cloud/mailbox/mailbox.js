@@ -89,11 +89,15 @@ function open(one, button) {
   received.dateTime = one.receivedAt;
   received.textContent = new Date(one.receivedAt).toLocaleString();
   mail.querySelector('.text').textContent = one.text;
-  mail.querySelector('.html').srcdoc = withLinksInNewTabs(one.html);
   mail.querySelector('.parts').hidden = !one.html || !one.text;
   showPart(one.html ? 'html' : 'text');
-
   body.dataset.view = 'mail';
+  // A new frame each time: Chromium shows nothing in one that was hidden, as it is behind the list on a phone, and then
+  // gets other content.
+  const frame = mail.querySelector('.html');
+  const fresh = frame.cloneNode();
+  fresh.srcdoc = withLinksInNewTabs(one.html);
+  frame.replaceWith(fresh);
   mail.querySelector('#subject').focus();
 }
 
