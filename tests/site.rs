@@ -65,6 +65,7 @@ async fn the_whole_story(screen: Screen) {
     browser.ask_for_a_reset(EMAIL).await;
     browser.look_around("lostPassword-done").await;
     browser.open_mail(&mailbox, "new password").await;
+    browser.look_around("mailbox-reset").await;
     browser.follow_the_mails_link().await;
     browser.look_around("resetPassword").await;
     assert_eq!(browser.set_password(THIRD_PASSWORD).await, "done");
@@ -91,6 +92,7 @@ async fn opening_a_link_changes_nothing_until_its_button_is_pressed() {
     assert_eq!(world.item(EMAIL).await, before, "nothing is changed");
     assert!(invocations(&world, "verifyUser").is_empty(), "nothing is called");
     assert_eq!(browser.submit().await, "done", "a reload keeps the token");
+    assert_eq!(invocations(&world, "verifyUser").len(), 1);
     assert!(!world.item(EMAIL).await.expect("the user").contains_key("unverified"));
 
     world.lost_password(EMAIL).await;
@@ -101,6 +103,7 @@ async fn opening_a_link_changes_nothing_until_its_button_is_pressed() {
     assert_eq!(world.item(EMAIL).await, before, "nothing is changed");
     assert!(invocations(&world, "resetPassword").is_empty(), "nothing is called");
     assert_eq!(browser.set_password(NEW_PASSWORD).await, "done");
+    assert_eq!(invocations(&world, "resetPassword").len(), 1);
     assert!(!world.item(EMAIL).await.expect("the user").contains_key("resetToken"));
     browser.has_a_clean_console().await;
 }
@@ -183,8 +186,7 @@ async fn a_wrong_password_is_refused_and_nothing_more_is_said() {
         let shown = browser.text("main").await;
         assert!(shown.contains("Wrong email or password, or the address is not confirmed yet."), "{shown}");
         assert_eq!(browser.run("return document.querySelectorAll('[aria-invalid]').length").await, 0);
-        let same = shown.replace(email, "");
-        assert_eq!(same, shown, "the address is not repeated");
+        assert!(!shown.contains(email), "the address is not repeated: {shown}");
         assert!(!browser.stored().await.contains("member"), "nobody is logged in");
     }
     browser.look_around("login-refused").await;
@@ -244,7 +246,6 @@ async fn logging_out_drops_the_credentials() {
     browser.visit("changePassword.html").await;
     assert_eq!(browser.state().await, "out", "no session any more");
     browser.driver.back().await.expect("back");
-    browser.driver.back().await.expect("back");
     assert_eq!(browser.address().await, "login.html");
     assert_eq!(browser.state().await, "ready", "the back button brings no session back");
     browser.has_a_clean_console().await;
@@ -288,44 +289,64 @@ async fn login_keeps_the_password_in_the_browser() {
         .filter(|request| request.url.contains("login/invocations"))
         .filter_map(|request| serde_json::from_str(&request.body).ok())
         .collect();
-    let keys: Vec<Vec<&String>> =
-        events.iter().map(|event| event.as_object().expect("an event").keys().collect()).collect();
-    assert_eq!(keys, [vec!["clientFirst"], vec!["clientFinal", "clientFirst"]], "what login sends");
-    for forms in
-        [PASSWORD.to_owned(), BASE64.encode(PASSWORD), PASSWORD.replace(' ', "%20"), PASSWORD.replace(' ', "+")]
+    assert_eq!(events.len(), 2, "{requests:?}");
+    assert!(events[0].get("clientFirst").is_some() && events[1].get("clientFinal").is_some(), "{events:?}");
+    for event in &events {
+        assert!(event.as_object().expect("an event").keys().all(|key| key.starts_with("client")), "{event}");
+    }
+    for form in [PASSWORD.to_owned(), BASE64.encode(PASSWORD), PASSWORD.replace(' ', "%20"), PASSWORD.replace(' ', "+")]
     {
         for request in &requests {
-            assert!(!request.whole.contains(&forms), "{request:?}");
+            assert!(!request.whole.contains(&form), "{request:?}");
         }
-        assert!(!browser.stored().await.contains(&forms));
+        assert!(!browser.stored().await.contains(&form));
     }
     assert_eq!(browser.run("return [...document.forms[0].elements].map(({ value }) => value).join('')").await, "");
 }
 
+const PAGES: [&str; 7] = ["index", "signUp", "verify", "login", "changePassword", "lostPassword", "resetPassword"];
+
 #[tokio::test]
-async fn pages_load_from_the_stage_alone_and_may_reach_nothing_else() {
+async fn pages_load_from_the_stage_alone() {
     let world = World::new().await;
     let browser = Browser::open(&world, Screen::Desktop).await;
-    let pages = ["index", "signUp", "verify", "login", "changePassword", "lostPassword", "resetPassword"];
-    for page in pages {
+    for page in PAGES {
         browser.visit(&format!("{page}.html?token=x&resetToken=x")).await;
         let requests = browser.requests().await;
         assert!(requests.len() >= 3, "{page}: {requests:?}");
         for request in requests {
             assert!(browser.is_of_the_stage(&request.url), "{page} loads {}", request.url);
         }
-        assert_eq!(browser.policy_violations().await, json!([]), "{page}");
+    }
+    browser.has_a_clean_console().await;
+}
 
-        let escape = "const image = new Image(); image.src = 'http://127.0.0.1:9/pixel';
-            fetch('http://127.0.0.1:9/word').catch(() => {});
-            document.head.append(Object.assign(document.createElement('link'), { rel: 'stylesheet', href: 'http://127.0.0.1:9/css' }));";
-        browser.run(escape).await;
+#[tokio::test]
+async fn pages_may_reach_nothing_but_the_stage() {
+    let world = World::new().await;
+    let browser = Browser::open(&world, Screen::Desktop).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a listener that does not wait");
+    let elsewhere = format!("http://{}", listener.local_addr().expect("its address"));
+    for page in PAGES {
+        browser.visit(&format!("{page}.html")).await;
+        assert_eq!(browser.policy_violations().await, json!([]), "{page}");
+        browser
+            .run(&format!(
+                "fetch('{elsewhere}/word').catch(() => {{}});
+                 document.body.append(Object.assign(new Image(), {{ src: '{elsewhere}/pixel' }}));
+                 const style = {{ rel: 'stylesheet', href: '{elsewhere}/style' }};
+                 document.head.append(Object.assign(document.createElement('link'), style));"
+            ))
+            .await;
         let violations = browser.policy_violations().await.to_string();
-        for directive in ["img-src", "connect-src", "style-src"] {
+        for directive in ["connect-src", "img-src", "style-src"] {
             assert!(violations.contains(directive), "{page}: {violations}");
         }
-        let escaped = browser.requests().await;
-        assert!(escaped.iter().all(|request| browser.is_of_the_stage(&request.url)), "{page}: {escaped:?}");
+        let complaints = browser.complaints().await;
+        assert!(complaints.iter().any(|text| text.contains("Content Security Policy")), "{page}: {complaints:?}");
+        let reached = listener.accept().expect_err("nobody comes").kind();
+        assert_eq!(reached, std::io::ErrorKind::WouldBlock, "{page}");
     }
 }
 

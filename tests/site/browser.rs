@@ -235,6 +235,10 @@ impl Browser {
     /// Opens the mail with this subject in the mailbox.
     pub(super) async fn open_mail(&self, mailbox: &WindowHandle, subject: &str) {
         self.driver.switch_to_window(mailbox.clone()).await.expect("the mailbox");
+        let back = self.driver.find(By::Css(".back")).await.expect("a button");
+        if back.is_displayed().await.expect("visible or not") {
+            back.click().await.expect("back to the list, on a phone");
+        }
         let entry =
             self.driver.query(By::Css("body[data-state=mails] .mails button.entry")).with_text(includes(subject));
         entry.first().await.expect("the mail comes").click().await.expect("the mail opens");
@@ -246,7 +250,15 @@ impl Browser {
         let before = self.driver.windows().await.expect("tabs");
         let frame = self.driver.find(By::Css("iframe.html")).await.expect("the mail");
         frame.enter_frame().await.expect("the mail's content");
-        self.driver.query(By::Css("a[href*='?']")).first().await.expect("a link").click().await.expect("it opens");
+        self.driver
+            .query(By::Css("a[href*='?']"))
+            .and_displayed()
+            .first()
+            .await
+            .expect("a link")
+            .click()
+            .await
+            .expect("it opens");
         self.driver.enter_default_frame().await.expect("the mailbox");
         let begun = Instant::now();
         let tab = loop {
@@ -269,8 +281,9 @@ impl Browser {
     /// no password is stored. With `PORTCULLIS_SCREENSHOTS=FOLDER` it leaves pictures, light and dark, to look at.
     pub(super) async fn look_around(&self, name: &str) {
         let width = self.screen.width();
-        let wide = self.run("return document.scrollingElement.scrollWidth").await;
-        assert_eq!(wide.as_i64(), Some(width), "{name} is as wide as its window");
+        let [wide, shown] = ["scroll", "client"].map(|of| format!("return document.scrollingElement.{of}Width"));
+        let (wide, shown) = (self.run(&wide).await.as_i64(), self.run(&shown).await.as_i64());
+        assert!(wide <= shown && shown <= Some(width), "{name} scrolls sideways: {wide:?} in {shown:?}");
         let sticking_out = "return [...document.querySelectorAll('body *')].filter((e) => {
             const { left, right, width } = e.getBoundingClientRect();
             return width && e.checkVisibility({ visibilityProperty: true }) && (left < 0 || right > arguments[0] + 0.5);
@@ -317,18 +330,26 @@ impl Browser {
 
     /// Demands that no console of any tab has an error or a warning, a refused load included.
     pub(super) async fn has_a_clean_console(&self) {
+        assert_eq!(self.complaints().await, [""; 0]);
+    }
+
+    /// The errors and warnings in the consoles of all tabs since the last time this was asked.
+    pub(super) async fn complaints(&self) -> Vec<String> {
         let log = self.driver.browser_log().await.expect("the console's log");
-        let bad: Vec<_> = log.iter().filter(|entry| matches!(entry.level.as_str(), "SEVERE" | "WARNING")).collect();
-        assert!(bad.is_empty(), "{bad:#?}");
+        let bad = log.into_iter().filter(|entry| matches!(entry.level.as_str(), "SEVERE" | "WARNING"));
+        bad.map(|entry| entry.message).collect()
     }
 
     /// The requests that all tabs have made since the last time this was asked.
     pub(super) async fn requests(&self) -> Vec<Request> {
         let log = self.driver.get_log("performance").await.expect("the log of requests");
         let events = log.iter().map(|entry| serde_json::from_str::<Json>(&entry.message).expect("an event is JSON"));
-        let sent =
-            events.map(|event| event["message"].clone()).filter(|event| event["method"] == "Network.requestWillBeSent");
         let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+        let sent = events.map(|event| event["message"].clone()).filter(|event| {
+            // The browser's own pages, such as that of a new tab, load something too.
+            let by_a_page = text(&event["params"]["documentURL"]).starts_with("http");
+            event["method"] == "Network.requestWillBeSent" && by_a_page
+        });
         sent.map(|event| {
             let request = &event["params"]["request"];
             Request { url: text(&request["url"]), body: text(&request["postData"]), whole: request.to_string() }
