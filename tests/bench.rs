@@ -20,7 +20,7 @@ use auth::user::{EMAIL, Pending, RESET_TOKEN, UNVERIFIED, Unverified, User, Valu
 use auth::{Email, Function, Seconds, Token, event};
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::IntoResponse;
 use axum::{Router, routing};
 use serde_json::{Value as Json, json};
@@ -65,14 +65,14 @@ impl Row {
     /// A figure and what DESIGN.md allows; the unit stands behind both.
     fn new(what: impl Into<String>, figure: f64, unit: &str, limit: Option<f64>) -> Row {
         let written = |number: f64| match number {
-            number if number >= 100.0 => format!("{number:.0} {unit}"),
+            number if number >= 100.0 || number.fract() == 0.0 => format!("{number:.0} {unit}"),
             number if number >= 10.0 => format!("{number:.1} {unit}"),
             number => format!("{number:.2} {unit}"),
         };
         Row {
             what: what.into(),
             figure: written(figure),
-            limit: limit.map_or("-".to_owned(), |limit| format!("{limit} {unit}")),
+            limit: limit.map_or("-".to_owned(), |limit| format!("{limit} {unit}").trim_end().to_owned()),
             verdict: limit.map_or("", |limit| if figure <= limit { "ok" } else { "over" }),
         }
     }
@@ -312,8 +312,9 @@ impl Drop for Process {
     }
 }
 
-async fn next(State(invocations): State<Arc<Invocations>>) -> impl IntoResponse {
-    let event = invocations.events.lock().await.recv().await.expect("a process without a bench is ended");
+async fn next(State(invocations): State<Arc<Invocations>>) -> Result<impl IntoResponse, StatusCode> {
+    // No more come once the bench is about to end the process.
+    let event = invocations.events.lock().await.recv().await.ok_or(StatusCode::GONE)?;
     let identity = json!({"cognitoIdentityId": IDENTITY, "cognitoIdentityPoolId": POOL}).to_string();
     let deadline = SystemTime::now() + Duration::from_secs(10);
     let deadline = deadline.duration_since(UNIX_EPOCH).expect("after 1970").as_millis().to_string();
@@ -324,7 +325,7 @@ async fn next(State(invocations): State<Arc<Invocations>>) -> impl IntoResponse 
         ("lambda-runtime-cognito-identity", identity),
     ];
     *invocations.given.lock().await = Instant::now();
-    (headers, event)
+    Ok((headers, event))
 }
 
 async fn reply(State(invocations): State<Arc<Invocations>>, uri: Uri, body: String) {
@@ -599,9 +600,9 @@ async fn stage(is_quick: bool) -> Vec<Row> {
 
     say("an up with nothing to do");
     let again = Arc::clone(&world);
-    let up = move || (0..5).map(|_| timed(|| again.shell.up()).as_secs_f64()).collect();
+    let up = move || (0..5).map(|_| milliseconds(timed(|| again.shell.up()))).collect();
     let up = tokio::task::spawn_blocking(up).await.expect("up succeeds");
-    rows.push(Row::new("up of an unchanged stage, cargo's check apart", median(up), "s", Some(0.3)));
+    rows.push(Row::new("up of an unchanged stage, cargo's check apart", median(up), "ms", Some(300.0)));
 
     say("pages");
     let fetching = Arc::clone(&world);
