@@ -69,7 +69,8 @@ pub(crate) fn run(folder: &Folder, stage: &str, region: &str, attached: bool) ->
     runtime.block_on(serve(folder, cloud, api, site, ports, attached))?;
     // A process that was started later must not lose its own file.
     let _ = std::fs::remove_file(folder.file(control::FILE));
-    drop(lock);
+    // Whoever waits for the lock waits for the end of this process, not only of this function.
+    std::mem::forget(lock);
     Ok(())
 }
 
