@@ -358,3 +358,16 @@ async fn another_sender_replaces_the_mail_identity_and_keeps_the_users() {
         assert!(refused.contains("is in eu-west-1"), "{refused}");
     }
 }
+
+#[test]
+fn a_stage_takes_no_port_that_another_one_keeps() {
+    let shell = Shell::new();
+    let other = shell.home().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::write(other.join("ports.json"), "{\"api\": 4566, \"site\": 8080}").expect("a file");
+    let up = shell.command(&["up", "--stage", "test", "--detach"]).env("PORTCULLIS_PORTS", "").output();
+    assert!(up.expect("it runs").status.success());
+    let outputs = shell.outputs();
+    assert_ne!(outputs["endpointUrl"], "http://127.0.0.1:4566");
+    assert_ne!(outputs["siteUrl"], "http://127.0.0.1:8080");
+}

@@ -90,6 +90,7 @@ impl Shell {
         let mut command = Command::new(&built().program);
         command.stdin(Stdio::null()).current_dir(&self.project);
         command.env("PORTCULLIS_HOME", self.home()).env("PORTCULLIS_SETTINGS", self.home());
+        command.env("PORTCULLIS_PORTS", "random");
         command
     }
 

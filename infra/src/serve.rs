@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use local_cloud::{Cloud, Options};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::sync::Notify;
 
 use crate::control::{self, Reply, Request, Serving};
@@ -110,10 +110,9 @@ async fn serve(
     tokio::spawn(accept(control, Arc::clone(&cloud), token, Arc::clone(&stop)));
     if attached {
         let stop = Arc::clone(&stop);
-        tokio::spawn(async move {
-            let mut ignored = [0; 64];
-            let mut input = tokio::io::stdin();
-            while matches!(input.read(&mut ignored).await, Ok(length) if length > 0) {}
+        // A thread and not a task: the end of the runtime would wait for a read that is under way.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             stop.notify_one();
         });
     }

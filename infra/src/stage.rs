@@ -287,10 +287,28 @@ impl Folder {
             };
             return Ok((kept(ports.api, "AWS endpoint")?, kept(ports.site, "site")?));
         }
-        let free = |wanted| bind(wanted).or_else(|_| bind(0)).context("no port is free on 127.0.0.1");
-        let (api, site) = (free(4566)?, free(8080)?);
+        let (api, site) = (self.bind_free(4566)?, self.bind_free(8080)?);
         self.write_json("ports.json", &Ports { api: api.local_addr()?.port(), site: site.local_addr()?.port() })?;
         Ok((api, site))
+    }
+
+    /// Binds the wanted port, unless somebody else has it or another stage keeps it; then a free one, below those that
+    /// systems give to outgoing connections, which could have it when the stage starts again.
+    fn bind_free(&self, wanted: u16) -> Result<TcpListener> {
+        let mut kept = Vec::new();
+        for stage in self.path.parent().and_then(|home| std::fs::read_dir(home).ok()).into_iter().flatten().flatten() {
+            let ports = Self { path: stage.path() }.ports().ok().flatten();
+            kept.extend(ports.into_iter().flat_map(|ports| [ports.api, ports.site]));
+        }
+        // For tests, which put up and kill many stages at once: none shall get what another one had a moment ago.
+        let wanted = (std::env::var_os("PORTCULLIS_PORTS").is_none_or(|ports| ports != "random")).then_some(wanted);
+        let random = std::iter::repeat_with(|| {
+            let mut bytes = [0; 2];
+            getrandom::fill(&mut bytes).map(|()| 20_000 + u16::from_le_bytes(bytes) % 12_000).unwrap_or_default()
+        });
+        let mut ports = wanted.into_iter().chain(random.take(1000)).filter(|port| !kept.contains(port));
+        let bound = ports.find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+        bound.context("no port is free on 127.0.0.1")
     }
 
     /// `None` when there is no such file.
