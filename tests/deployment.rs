@@ -352,10 +352,13 @@ async fn another_sender_replaces_the_mail_identity_and_keeps_the_users() {
     assert_eq!(world.newest_mail("ada@example.com").from, "post@example.org");
     assert!(world.log_in("ada@example.com", PASSWORD).await.is_some());
 
-    std::fs::write(&settings, plain.replace("eu-west-1", "us-east-1")).expect("settings");
-    for command in [&["preview"][..], &["up", "--detach"]] {
-        let refused = world.shell.fails(command);
-        assert!(refused.contains("is in eu-west-1"), "{refused}");
+    let (region, iterations) = (plain.replace("eu-west-1", "us-east-1"), "  portcullis:limits: {iterations: 700000}\n");
+    for (changed, told) in [(region, "has eu-west-1"), (format!("{plain}{iterations}"), "has 600000")] {
+        std::fs::write(&settings, changed).expect("settings");
+        for command in [&["preview"][..], &["up", "--detach"]] {
+            let refused = world.shell.fails(command);
+            assert!(refused.contains(told), "{refused}");
+        }
     }
 }
 

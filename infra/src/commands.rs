@@ -153,7 +153,7 @@ fn up(project: &Project, name: &str, detach: bool, prebuilt: Option<&Path>) -> R
     let lock = folder.lock(name)?;
     let parts = build(project, prebuilt, Some(&folder))?;
     let state = State::load(&folder)?;
-    same_region(name, &settings, &state)?;
+    unchanged_for_users(name, &settings, &state)?;
     let (client, started) = connect_or_start(&folder, name, !detach)?;
     let ports = client.serving.ports;
     let stage = local_stage(name, &settings, ports, folder.challenge_key()?);
@@ -190,7 +190,7 @@ fn preview(project: &Project, name: &str, prebuilt: Option<&Path>) -> Result<()>
     let known = folder.exists() && folder.check(name)?;
     let parts = build(project, prebuilt, known.then_some(&folder))?;
     let (state, ports) = if known { (State::load(&folder)?, folder.ports()?) } else { (State::default(), None) };
-    same_region(name, &settings, &state)?;
+    unchanged_for_users(name, &settings, &state)?;
     // Neither made nor kept by a preview: a stage that is not there yet gets its key and its ports from `up`.
     let key = if state.resources.is_empty() { String::new() } else { folder.challenge_key()? };
     let stage = local_stage(name, &settings, ports.unwrap_or(Ports { api: 4566, site: 8080 }), key);
@@ -317,15 +317,25 @@ fn endpoint(ports: Ports) -> String {
     format!("http://127.0.0.1:{}", ports.api)
 }
 
-/// A region is in the name of everything that a stage has: it can't be changed under its users.
-fn same_region(name: &str, settings: &Settings, state: &State) -> Result<()> {
+/// A region is in the name of everything that a stage has, and every stored verifier was made with the stage's
+/// iterations, as the challenges for unknown addresses are: neither can be changed under its users.
+fn unchanged_for_users(name: &str, settings: &Settings, state: &State) -> Result<()> {
     let region = state.outputs.get("region").and_then(Json::as_str);
-    if let Some(region) = region.filter(|region| *region != settings.region) {
-        bail!(
-            "stage {name} is in {region}, and its settings say {}. Set aws:region back, or take the stage down first: \
-             its users would be lost.",
-            settings.region
-        );
+    let functions = state.resources.values().filter(|deployed| deployed.type_token == aws::Function::TOKEN);
+    let mut iterations = functions.filter_map(|function| {
+        function.inputs.get("environment")?["variables"]["PORTCULLIS_ITERATIONS"].as_str().map(str::to_owned)
+    });
+    let same = [
+        ("aws:region", region.map(str::to_owned), settings.region.clone()),
+        ("portcullis:limits iterations", iterations.next(), settings.limits.iterations.to_string()),
+    ];
+    for (setting, deployed, now) in same {
+        if let Some(deployed) = deployed.filter(|deployed| *deployed != now) {
+            bail!(
+                "stage {name} has {deployed} for {setting}, and its settings say {now}. Set it back, or take the stage \
+                 down first: its users would be lost."
+            );
+        }
     }
     Ok(())
 }
