@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::world::{PASSWORD, Shell, World, kill, text};
+use crate::world::{PASSWORD, Shell, World, has_ended, kill, text};
 
 #[test]
 fn a_second_up_has_nothing_to_do() {
@@ -34,10 +34,7 @@ fn preview_tells_what_up_then_does() {
     let policy = shell.project_file("policies/guest.json");
     let renamed = std::fs::read_to_string(&policy).expect("a policy").replacen("\"Sid\": \"", "\"Sid\": \"Changed", 1);
     std::fs::write(&policy, renamed).expect("a policy");
-    let function = shell.project_file("functions/login");
-    let mut code = std::fs::read(&function).expect("an executable");
-    code.extend(b"changed");
-    std::fs::write(&function, code).expect("an executable");
+    change_login(&shell);
 
     let preview = shell.succeeds(&["preview"]);
     let expected = [
@@ -54,6 +51,14 @@ fn preview_tells_what_up_then_does() {
     assert_eq!(done(&shell.up()), expected);
     assert!(shell.succeeds(&["preview"]).contains("Nothing to do"));
     assert!(shell.up().contains("Nothing to do"));
+}
+
+/// Gives the function login another executable, which does the same.
+fn change_login(shell: &Shell) {
+    let function = shell.project_file("functions/login");
+    let mut code = std::fs::read(&function).expect("an executable");
+    code.extend(b"changed");
+    std::fs::write(&function, code).expect("an executable");
 }
 
 /// The lines of a preview that foresee a change, in short.
@@ -80,10 +85,16 @@ fn steps(printed: &str, word: impl Fn(&str) -> Option<String>) -> Vec<String> {
 
 #[tokio::test]
 async fn users_survive_a_changed_function_a_restart_and_another_up() {
-    let world = World::new().await;
+    let world = World::of(Shell::with_own_project).await;
     world.verified_user("ada@example.com").await;
     let shell = &world.shell;
-    kill(shell.pid());
+    let pid = shell.pid();
+    change_login(shell);
+    assert_eq!(done(&shell.up()), ["change lambda Function login"]);
+    assert_eq!(shell.pid(), pid, "in place, while the stage runs");
+    assert!(world.log_in("ada@example.com", PASSWORD).await.is_some());
+
+    kill(pid);
     shell.up();
     assert_eq!(shell.outputs()["siteUrl"], world.outputs["siteUrl"], "the ports are kept");
     assert!(world.log_in("ada@example.com", PASSWORD).await.is_some());
@@ -97,8 +108,7 @@ fn down_leaves_nothing_behind() {
     let down = shell.succeeds(&["down", "--yes"]);
     assert!(down.contains("is gone"), "{down}");
     assert!(!shell.folder().exists());
-    let command_line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    assert!(command_line.is_empty(), "the process has ended");
+    assert!(has_ended(pid));
     assert!(shell.succeeds(&["down", "--yes"]).contains("nothing to delete"));
 }
 
@@ -280,7 +290,7 @@ async fn up_in_the_foreground_shows_a_live_log_and_ctrl_c_stops_the_stage() {
     let interrupted = Command::new("kill").args(["-INT", &up.id().to_string()]).status().expect("kill runs");
     assert!(interrupted.success());
     assert!(up.wait().expect("it ends").success());
-    assert!(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty(), "the stage has stopped");
+    assert!(has_ended(pid), "the stage has stopped");
     assert!(world.shell.up().contains("Nothing to do"), "and its state stays");
     assert!(world.item("ada@example.com").await.is_some());
 }
@@ -294,9 +304,8 @@ fn a_stage_in_the_foreground_ends_with_a_killed_command() {
     let pid = shell.pid();
     kill(up.id());
     up.wait().expect("it ends");
-    let ended = || std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty();
     let begun = Instant::now();
-    while !ended() {
+    while !has_ended(pid) {
         assert!(begun.elapsed() < Duration::from_secs(20), "the stage goes on without its command");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -11,10 +11,14 @@ use serde_json::{Value as Json, json};
 
 use crate::world::{Credentials, World};
 
+/// An HTTP client to which a refusal is an answer too.
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
 /// Status, error code and body of an unsigned call.
 fn unsigned(world: &World, headers: &[(&str, &str)], body: &str) -> (u16, String, String) {
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let mut request = agent.post(world.output("endpointUrl"));
+    let mut request = agent().post(world.output("endpointUrl"));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -118,7 +122,7 @@ async fn broken_http_and_foreign_hosts_are_turned_away() {
 #[tokio::test]
 async fn the_site_serves_its_pages_and_nothing_else() {
     let world = World::new().await;
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let agent = agent();
     for path in [
         "/",
         "/nothing.html",
@@ -140,7 +144,7 @@ async fn the_site_serves_its_pages_and_nothing_else() {
 async fn the_mailbox_needs_its_token() {
     let world = World::new().await;
     world.create_user("ada@example.com", crate::world::PASSWORD).await;
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let agent = agent();
     let (bare, _) = world.output("mailboxUrl").split_once('?').expect("a token");
     for url in [bare.to_owned(), format!("{bare}?token="), format!("{bare}?token=wrong")] {
         let reply = agent.get(url).header("Accept", "application/json").call().expect("an answer");

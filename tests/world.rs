@@ -171,6 +171,11 @@ pub(crate) fn kill(pid: u32) {
     assert!(killed.success());
 }
 
+/// Whether a process has ended; one that nobody has waited for yet has no command line any more.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty()
+}
+
 /// Both streams of a finished command.
 pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -272,8 +277,13 @@ pub(crate) struct World {
 impl World {
     /// Puts a new stage up.
     pub(crate) async fn new() -> Self {
-        tokio::task::spawn_blocking(|| {
-            let shell = Shell::new();
+        Self::of(Shell::new).await
+    }
+
+    /// Puts the stage of the shell up.
+    pub(crate) async fn of(shell: fn() -> Shell) -> Self {
+        tokio::task::spawn_blocking(move || {
+            let shell = shell();
             shell.up();
             Self { outputs: shell.outputs(), shell }
         })

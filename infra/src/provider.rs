@@ -132,7 +132,7 @@ pub(crate) fn apply(cloud: &Cloud, type_token: &str, inputs: &Json) -> Result<(S
         }
         aws::Function::TOKEN => {
             let name = text(inputs, "name")?;
-            let (function, executable) = function(cloud, name, inputs)?;
+            let (function, executable) = function(name, inputs)?;
             cloud.put_function(function, executable.as_ref())?;
             (name.to_owned(), json!({"name": name, "arn": arn("lambda", &format!("function:{name}"))}))
         }
@@ -216,7 +216,7 @@ fn table(name: &str, inputs: &Json) -> Result<declared::Table> {
 }
 
 /// The function, and the file that is its code.
-fn function<'a>(cloud: &Cloud, name: &str, inputs: &'a Json) -> Result<(declared::Function, &'a str)> {
+fn function<'a>(name: &str, inputs: &'a Json) -> Result<(declared::Function, &'a str)> {
     let variables = inputs["environment"]["variables"].as_object().into_iter().flatten();
     let function = declared::Function {
         name: name.to_owned(),
@@ -227,8 +227,8 @@ fn function<'a>(cloud: &Cloud, name: &str, inputs: &'a Json) -> Result<(declared
         log_group: text(&inputs["loggingConfig"], "logGroup")?.to_owned(),
         reserved_concurrency: None,
         code_sha256: text(&inputs["code"], "hash")?.to_owned(),
-        // Declared by a resource of its own, which is there or comes after this one.
-        asynchronous: cloud.get_function(name).map(|function| function.asynchronous).unwrap_or_default(),
+        // Declared by a resource of its own; the local cloud keeps what that one said.
+        asynchronous: declared::Asynchronous::default(),
     };
     Ok((function, text(&inputs["code"], ARCHIVE_PATH)?))
 }
